@@ -1,0 +1,271 @@
+package record
+
+import (
+	"bytes"
+	"encoding/base64"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/pyrsia/appliance/modules/artifact"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Bundle is everything that proves a published file without a network: a
+// C2SP tlog-proof of its publish leaf, whose extra data carries the leaves.
+type Bundle struct {
+	Extra BundleExtra
+	Index int64  // of the publish leaf
+	Proof []Hash // that the leaf is in the log of Note
+	Note  []byte // the newest signed checkpoint of who wrote the bundle
+}
+
+// BundleExtra is the extra data, as canonical JSON.
+type BundleExtra struct {
+	Files   []ProvenLeaf `json:"files"`   // the publication's file list, if it has one
+	Genesis []byte       `json:"genesis"` // bytes of the genesis leaf, checked by the pin
+	Header  ProvenLeaf   `json:"header"`  // of the leaf's block
+	Last    ProvenLeaf   `json:"last"`    // header of the newest block
+	Leaf    []byte       `json:"leaf"`    // bytes of the publish leaf
+}
+
+// ProvenLeaf is a leaf with its inclusion proof in the log of the bundle's
+// checkpoint (RFC 6962 §2.1.1).
+type ProvenLeaf struct {
+	Index int64  `json:"index"`
+	Leaf  []byte `json:"leaf"`
+	Proof []Hash `json:"proof"`
+}
+
+const bundleHead = "c2sp.org/tlog-proof@v1"
+
+// MaxBundle is the largest bundle in bytes.
+const MaxBundle = 16 << 20
+
+// Encode is the bundle's text (C2SP tlog-proof).
+func (b *Bundle) Encode() []byte {
+	var out bytes.Buffer
+	fmt.Fprintf(&out, "%s\nextra %s\nindex %d\n", bundleHead, base64.StdEncoding.EncodeToString(MustMarshal(b.Extra)), b.Index)
+	for _, hash := range b.Proof {
+		fmt.Fprintf(&out, "%s\n", base64.StdEncoding.EncodeToString(hash[:]))
+	}
+	out.WriteByte('\n')
+	out.Write(b.Note)
+	return out.Bytes()
+}
+
+// DecodeBundle reads Encode's form and no other.
+func DecodeBundle(data []byte) (*Bundle, error) {
+	if len(data) > MaxBundle {
+		return nil, fmt.Errorf("proof: %w: %d bytes", ErrMalformed, len(data))
+	}
+	head, note, found := strings.Cut(string(data), "\n\n")
+	lines := strings.Split(head, "\n")
+	if !found || len(lines) < 3 || len(lines) > 3+64 || lines[0] != bundleHead {
+		return nil, fmt.Errorf("proof: %w: no C2SP tlog-proof", ErrMalformed)
+	}
+	b := &Bundle{Note: []byte(note)}
+	extra, isExtra := strings.CutPrefix(lines[1], "extra ")
+	index, isIndex := strings.CutPrefix(lines[2], "index ")
+	decoded, err := base64.StdEncoding.Strict().DecodeString(extra)
+	if !isExtra || !isIndex || err != nil {
+		return nil, fmt.Errorf("proof: %w: want an extra line and an index line", ErrMalformed)
+	}
+	if err := Unmarshal(decoded, &b.Extra); err != nil {
+		return nil, fmt.Errorf("proof: %w", err)
+	}
+	if b.Index, err = strconv.ParseInt(index, 10, 64); err != nil {
+		return nil, fmt.Errorf("proof: %w: index %.40q", ErrMalformed, index)
+	}
+	for _, line := range lines[3:] {
+		var hash Hash
+		if err := decodeBase64(hash[:], []byte(line)); err != nil {
+			return nil, fmt.Errorf("proof: %w", err)
+		}
+		b.Proof = append(b.Proof, hash)
+	}
+	if !bytes.Equal(b.Encode(), data) {
+		return nil, fmt.Errorf("proof: %w: not in canonical form", ErrMalformed)
+	}
+	return b, nil
+}
+
+// Verdict is what a bundle proves about a file.
+type Verdict struct {
+	Network   string
+	Subject   Subject
+	Statement *Statement
+	Signers   []Identity // who signed this statement, a majority
+	Members   int        // N
+	Height    int64      // of the block that published it
+	Time      int64      // of that block, milliseconds since 1970
+	Size      int64      // of the log that the proof was made for
+	AsOf      int64      // median of the checkpoint's cosignatures, seconds since 1970
+}
+
+// VerifyBundle verifies offline, from nothing but the network's genesis hash,
+// that the file with the given digests is published: the genesis by its hash,
+// the checkpoint by its quorum, the leaves by their inclusion proofs, the
+// statement by a majority of signatures.
+func VerifyBundle(data []byte, genesis Hash, file artifact.Descriptor) (*Verdict, error) {
+	b, err := DecodeBundle(data)
+	if err != nil {
+		return nil, err
+	}
+	if Digest(b.Extra.Genesis) != genesis {
+		return nil, fmt.Errorf("proof: %w: it is for the network sha256:%s, not sha256:%s", ErrMalformed, Digest(b.Extra.Genesis), genesis)
+	}
+	founding, set, err := OpenGenesis(b.Extra.Genesis)
+	if err != nil {
+		return nil, err
+	}
+	signed, err := OpenCheckpoint(b.Note, founding.Name, genesis, set)
+	if err != nil {
+		return nil, fmt.Errorf("proof: %w", err)
+	}
+	v := &Verdict{Network: founding.Name, Members: set.Size(), Size: signed.Size, AsOf: signed.FreshAt()}
+	if err := b.checkHeaders(signed, v); err != nil {
+		return nil, err
+	}
+	return v, b.checkPublication(signed, genesis, set, file, v)
+}
+
+// OpenGenesis decodes a genesis leaf and checks its node records.
+func OpenGenesis(data []byte) (*Genesis, *Set, error) {
+	leaf, err := DecodeLeaf(data)
+	if err != nil {
+		return nil, nil, fmt.Errorf("genesis: %w", err)
+	}
+	genesis, ok := leaf.(*Genesis)
+	if !ok {
+		return nil, nil, fmt.Errorf("genesis: %w: it is a %s leaf", ErrMalformed, leaf.LeafType())
+	}
+	if genesis.Name == "" || strings.ContainsAny(genesis.Name, " +\n/") {
+		return nil, nil, fmt.Errorf("genesis: %w: network name %.60q", ErrMalformed, genesis.Name)
+	}
+	t := genesis.Timeouts
+	if t.Heartbeat <= 0 || t.Propose <= 0 || t.Step <= 0 || t.Vote <= 0 {
+		return nil, nil, fmt.Errorf("genesis: %w: timeouts must be above 0", ErrMalformed)
+	}
+	set, err := NewSet(genesis.Nodes, genesis.Order)
+	if err != nil {
+		return nil, nil, fmt.Errorf("genesis: %w", err)
+	}
+	for _, node := range genesis.Nodes {
+		if err := node.Check(); err != nil {
+			return nil, nil, fmt.Errorf("genesis: %w", err)
+		}
+	}
+	return genesis, set, nil
+}
+
+func checkInclusion(signed *SignedCheckpoint, index int64, leaf []byte, proof []Hash) error {
+	path := make(tlog.RecordProof, len(proof))
+	for i, hash := range proof {
+		path[i] = tlog.Hash(hash)
+	}
+	if index < 0 || index >= signed.Size {
+		return fmt.Errorf("proof: %w: leaf %d of a log of %d", ErrMalformed, index, signed.Size)
+	}
+	if err := tlog.CheckRecord(path, signed.Size, tlog.Hash(signed.Root), index, tlog.Hash(LeafHash(leaf))); err != nil {
+		return fmt.Errorf("proof: %w: leaf %d is not in the log: %v", ErrMalformed, index, err)
+	}
+	return nil
+}
+
+func (b *Bundle) checkHeaders(signed *SignedCheckpoint, v *Verdict) error {
+	for _, proven := range []ProvenLeaf{b.Extra.Header, b.Extra.Last} {
+		if err := checkInclusion(signed, proven.Index, proven.Leaf, proven.Proof); err != nil {
+			return err
+		}
+		leaf, err := DecodeLeaf(proven.Leaf)
+		if err != nil {
+			return err
+		}
+		if _, ok := leaf.(*Header); !ok {
+			return fmt.Errorf("proof: %w: leaf %d is no header", ErrMalformed, proven.Index)
+		}
+	}
+	leaf, _ := DecodeLeaf(b.Extra.Header.Leaf)
+	header := leaf.(*Header)
+	if b.Index < header.PreviousSize || b.Index >= b.Extra.Header.Index || b.Extra.Last.Index != signed.Size-1 {
+		return fmt.Errorf("proof: %w: the headers are of other blocks", ErrMalformed)
+	}
+	v.Height, v.Time = header.Height, header.Time
+	return nil
+}
+
+func (b *Bundle) checkPublication(signed *SignedCheckpoint, genesis Hash, set *Set, file artifact.Descriptor, v *Verdict) error {
+	if err := checkInclusion(signed, b.Index, b.Extra.Leaf, b.Proof); err != nil {
+		return err
+	}
+	leaf, err := DecodeLeaf(b.Extra.Leaf)
+	if err != nil {
+		return err
+	}
+	publication, ok := leaf.(*PublishLeaf)
+	if !ok {
+		return fmt.Errorf("proof: %w: leaf %d is a %s, not a publication", ErrMalformed, b.Index, leaf.LeafType())
+	}
+	attestations, err := Attestations(publication.Attempt, publication.Envelope, publication.Reveals)
+	if err != nil {
+		return err
+	}
+	for _, a := range attestations {
+		if err := set.verify(a.Identity, PAE(PayloadType, a.Statement), a.Signature); err != nil {
+			return fmt.Errorf("proof: %w", err)
+		}
+		v.Signers = append(v.Signers, a.Identity)
+	}
+	if len(v.Signers) < set.Majority() {
+		return fmt.Errorf("proof: %w: %d of %d members signed, want %d", ErrMalformed, len(v.Signers), set.Size(), set.Majority())
+	}
+	if v.Statement, err = publication.Envelope.Statement(); err != nil {
+		return err
+	}
+	subjects, err := b.subjects(signed, v.Statement)
+	if err != nil {
+		return err
+	}
+	for _, s := range subjects {
+		if s.Descriptor() == file {
+			v.Subject = s
+			return nil
+		}
+	}
+	return fmt.Errorf("proof: %w: the publication does not name a file with sha256 %s", ErrMalformed, file.SHA256)
+}
+
+func (b *Bundle) subjects(signed *SignedCheckpoint, statement *Statement) ([]Subject, error) {
+	if !statement.HasFileList() {
+		return statement.Subject, nil
+	}
+	var subjects []Subject
+	for _, proven := range b.Extra.Files {
+		if err := checkInclusion(signed, proven.Index, proven.Leaf, proven.Proof); err != nil {
+			return nil, err
+		}
+		leaf, err := DecodeLeaf(proven.Leaf)
+		if err != nil {
+			return nil, err
+		}
+		files, ok := leaf.(*FilesLeaf)
+		if !ok {
+			return nil, fmt.Errorf("proof: %w: leaf %d is no file list", ErrMalformed, proven.Index)
+		}
+		subjects = append(subjects, files.Files...)
+	}
+	return subjects, CheckFileList(statement, subjects)
+}
+
+// CheckFileList tells whether the files are the list that the statement names.
+func CheckFileList(statement *Statement, files []Subject) error {
+	list, err := Marshal(files)
+	if err != nil {
+		return err
+	}
+	if !statement.HasFileList() || Digest(list) != Hash(statement.Subject[0].Digest.SHA256) || blake3Sum(list) != statement.Subject[0].Digest.BLAKE3 {
+		return fmt.Errorf("file list: %w: it is not the one that the statement names", ErrMalformed)
+	}
+	return checkSubjects(files)
+}
