@@ -1,0 +1,442 @@
+// Package chain is the log of blocks: it appends what a quorum committed,
+// resolves names and digests to what was published, and proves it.
+//
+// The chain is the state machine of docs/protocol.md, "From request to
+// publication": the rules (modules/ledger) turn each leaf into changes of state, the
+// same way when a block is proposed, checked, appended or replayed. The store
+// underneath is dumb (Backend); modules/chain/bolt keeps it on disk.
+//
+// Append takes nothing but a *record.Certified, and a block with its state is
+// one transaction: a crash leaves the log before it or after it.
+package chain
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/pyrsia/appliance/modules/ledger"
+	"github.com/pyrsia/appliance/modules/record"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// Errors of this package.
+var (
+	ErrNotFound = ledger.ErrNotFound
+	ErrInvalid  = errors.New("invalid block")
+	ErrStale    = errors.New("block does not follow the chain's end")
+	ErrForeign  = errors.New("the data folder holds another network's chain")
+)
+
+// MaxClockSkew is how far a block's time may be ahead of one's own clock
+// (docs/protocol.md, "Time").
+const MaxClockSkew = 10 * time.Second
+
+// Backend keeps the state. Update is atomic and durable when it returns, and
+// undone when the function fails. It is safe for concurrent use.
+type Backend interface {
+	View(func(ledger.Reader) error) error
+	Update(func(ledger.Tx) error) error
+}
+
+// The buckets of the log; the state's are ledger's.
+const (
+	bucketMeta   = "meta"   // "head" → head
+	bucketLeaves = "leaves" // index → leaf bytes
+	bucketHashes = "hashes" // stored-hash index → hash (x/mod/sumdb/tlog)
+	bucketBlocks = "blocks" // height → blockEntry
+)
+
+// Buckets are all buckets that a Backend must hold.
+var Buckets = append([]string{bucketMeta, bucketLeaves, bucketHashes, bucketBlocks}, ledger.Buckets...)
+
+// head is the end of the chain.
+type head struct {
+	Height   int64           `json:"height"`
+	Time     int64           `json:"time"`
+	Frontier record.Frontier `json:"frontier"`
+}
+
+type blockEntry struct {
+	Size         int64            `json:"size"` // of the log after the block
+	Note         []byte           `json:"note"`
+	LogSignature record.Signature `json:"logSignature"`
+}
+
+// Chain is the log and its state. It is safe for concurrent use.
+type Chain struct {
+	backend Backend
+	network record.Network
+	genesis *record.Genesis
+	set     *record.Set
+
+	mu       sync.RWMutex // guards head and appended
+	head     head
+	note     []byte
+	appended chan struct{} // closed and replaced at each append
+}
+
+// New opens the chain of the network that the genesis leaf founds, and writes
+// block 0 where the backend is empty.
+func New(backend Backend, genesisLeaf []byte) (*Chain, error) {
+	genesis, set, err := record.OpenGenesis(genesisLeaf)
+	if err != nil {
+		return nil, err
+	}
+	c := &Chain{
+		backend: backend, genesis: genesis, set: set,
+		network:  record.Network{Name: genesis.Name, Genesis: record.Digest(genesisLeaf)},
+		appended: make(chan struct{}),
+	}
+	if err := backend.Update(func(tx ledger.Tx) error { return c.found(tx, genesisLeaf) }); err != nil {
+		return nil, fmt.Errorf("open chain: %w", err)
+	}
+	return c, nil
+}
+
+func (c *Chain) found(tx ledger.Tx, genesisLeaf []byte) error {
+	if first := tx.Get(bucketLeaves, be64(0)); first != nil {
+		if record.Digest(first) != c.network.Genesis {
+			return fmt.Errorf("%w: its genesis is sha256:%s, the configured one sha256:%s; use another data folder, or mend network.genesis", ErrForeign, record.Digest(first), c.network.Genesis)
+		}
+		if err := ledger.GetJSON(tx, bucketMeta, []byte("head"), &c.head); err != nil {
+			return err
+		}
+		var entry blockEntry
+		if err := ledger.GetJSON(tx, bucketBlocks, be64(c.head.Height), &entry); err != nil {
+			return err
+		}
+		c.note = entry.Note
+		return nil
+	}
+	var h head
+	if err := appendLeaf(tx, &h.Frontier, genesisLeaf); err != nil {
+		return err
+	}
+	if err := ledger.PutJSON(tx, bucketBlocks, be64(0), blockEntry{Size: 1}); err != nil {
+		return err
+	}
+	c.head = h
+	return ledger.PutJSON(tx, bucketMeta, []byte("head"), h)
+}
+
+// appendLeaf stores a leaf and the tree's hashes that it completes.
+func appendLeaf(tx ledger.Tx, frontier *record.Frontier, leaf []byte) error {
+	index := frontier.Size
+	if err := tx.Put(bucketLeaves, be64(index), leaf); err != nil {
+		return err
+	}
+	reader := hashReader{tx}
+	hashes, err := tlog.StoredHashesForRecordHash(index, tlog.Hash(record.LeafHash(leaf)), reader)
+	if err != nil {
+		return err
+	}
+	at := tlog.StoredHashIndex(0, index)
+	for i, hash := range hashes {
+		if err := tx.Put(bucketHashes, be64(at+int64(i)), hash[:]); err != nil {
+			return err
+		}
+	}
+	frontier.Append(record.LeafHash(leaf))
+	return nil
+}
+
+type hashReader struct{ ledger.Reader }
+
+// ReadHashes implements tlog.HashReader.
+func (r hashReader) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
+	hashes := make([]tlog.Hash, len(indexes))
+	for i, index := range indexes {
+		value := r.Get(bucketHashes, be64(index))
+		if len(value) != len(hashes[i]) {
+			return nil, fmt.Errorf("hash %d: %w", index, ErrNotFound)
+		}
+		copy(hashes[i][:], value)
+	}
+	return hashes, nil
+}
+
+// Network is the chain's network.
+func (c *Chain) Network() record.Network { return c.network }
+
+// Genesis is the founding leaf.
+func (c *Chain) Genesis() *record.Genesis { return c.genesis }
+
+// Set is the authorised build nodes of the next block.
+func (c *Chain) Set() *record.Set { return c.set }
+
+// Height is that of the last block; the genesis alone is 0.
+func (c *Chain) Height() int64 { return c.snapshot().Height }
+
+// Size is the number of leaves.
+func (c *Chain) Size() int64 { return c.snapshot().Frontier.Size }
+
+// Frontier is the right edge of the log's tree.
+func (c *Chain) Frontier() record.Frontier { return c.snapshot().Frontier.Clone() }
+
+// Time is that of the last block in milliseconds since 1970, 0 for the genesis.
+func (c *Chain) Time() int64 { return c.snapshot().Time }
+
+func (c *Chain) snapshot() head {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.head
+}
+
+// Checkpoint is the newest signed checkpoint, nil while there is only the
+// genesis.
+func (c *Chain) Checkpoint() []byte {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.note
+}
+
+// Wait blocks until the chain has the height.
+func (c *Chain) Wait(ctx context.Context, height int64) error {
+	for {
+		c.mu.RLock()
+		reached, appended := c.head.Height >= height, c.appended
+		c.mu.RUnlock()
+		if reached {
+			return nil
+		}
+		select {
+		case <-appended:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Verify reads a certified block's wire form and verifies that it is the next
+// one.
+func (c *Chain) Verify(data []byte) (*record.Certified, error) {
+	return record.VerifyBlock(c.network, c.set, c.Frontier(), data)
+}
+
+// Append adds a certified block, durable when it returns. A block that the
+// chain has already, or that does not follow its end, is ErrStale; one that
+// breaks a rule is ErrInvalid, whoever signed it.
+func (c *Chain) Append(certified *record.Certified) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	header := certified.Header()
+	if header.Height != c.head.Height+1 || header.PreviousRoot != c.head.Frontier.Root() {
+		return fmt.Errorf("append block %d at height %d: %w", header.Height, c.head.Height, ErrStale)
+	}
+	var next head
+	err := c.backend.Update(func(tx ledger.Tx) error {
+		var err error
+		next, err = c.apply(tx, c.head, certified.Block())
+		if err != nil {
+			return err
+		}
+		entry := blockEntry{Size: next.Frontier.Size, Note: certified.Note(), LogSignature: certified.Block().LogSignature}
+		return ledger.PutJSON(tx, bucketBlocks, be64(next.Height), entry)
+	})
+	if err != nil {
+		return fmt.Errorf("append block %d: %w", header.Height, err)
+	}
+	c.head, c.note = next, certified.Note()
+	close(c.appended)
+	c.appended = make(chan struct{})
+	return nil
+}
+
+// apply checks every rule for the block and makes its changes in tx.
+func (c *Chain) apply(tx ledger.Tx, before head, block *record.Block) (head, error) {
+	header, err := block.Header()
+	if err != nil {
+		return head{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if err := c.checkHeader(header, before, block); err != nil {
+		return head{}, err
+	}
+	after := head{Height: header.Height, Time: header.Time, Frontier: before.Frontier.Clone()}
+	rules := ledger.NewRules(tx, c.network, c.set, header.Height, header.Time)
+	for i, data := range block.Leaves {
+		if i < len(block.Leaves)-1 {
+			leaf, err := record.DecodeLeaf(data)
+			if err != nil {
+				return head{}, fmt.Errorf("%w: leaf %d: %w", ErrInvalid, after.Frontier.Size, err)
+			}
+			if err := rules.Apply(after.Frontier.Size, record.LeafHash(data), leaf); err != nil {
+				return head{}, fmt.Errorf("%w: leaf %d: %w", ErrInvalid, after.Frontier.Size, err)
+			}
+		}
+		if err := appendLeaf(tx, &after.Frontier, data); err != nil {
+			return head{}, err
+		}
+	}
+	if err := rules.End(); err != nil {
+		return head{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	return after, ledger.PutJSON(tx, bucketMeta, []byte("head"), after)
+}
+
+func (c *Chain) checkHeader(header *record.Header, before head, block *record.Block) error {
+	switch {
+	case header.Height != before.Height+1:
+		return fmt.Errorf("%w: height %d after %d", ErrInvalid, header.Height, before.Height)
+	case header.PreviousSize != before.Frontier.Size || header.PreviousRoot != before.Frontier.Root():
+		return fmt.Errorf("%w: it follows another log", ErrInvalid)
+	case header.Set != c.set.Hash() || header.NextSet != c.set.Hash():
+		return fmt.Errorf("%w: it names another set", ErrInvalid)
+	case header.State != "":
+		return fmt.Errorf("%w: state is reserved", ErrInvalid)
+	case header.Time <= before.Time:
+		return fmt.Errorf("%w: its time does not follow its predecessor's", ErrInvalid)
+	}
+	proposer, ok := c.set.Node(header.Proposer)
+	if !ok {
+		return fmt.Errorf("%w: the proposer %s is not in the set", ErrInvalid, header.Proposer)
+	}
+	checkpoint := block.Checkpoint(c.network.Origin(), before.Frontier)
+	if !proposer.LogKey.Verify([]byte(checkpoint.Body()), block.LogSignature) {
+		return fmt.Errorf("%w: the log signature is not its proposer's", ErrInvalid)
+	}
+	if size := block.Size(); size > record.MaxLargeBlock || (size > record.MaxMixedBlock && !c.isOnePublication(block)) {
+		return fmt.Errorf("%w: %d bytes", ErrInvalid, size)
+	}
+	return nil
+}
+
+// isOnePublication tells whether the block holds one publication with its file
+// list and nothing else, which may be larger than other blocks.
+func (c *Chain) isOnePublication(block *record.Block) bool {
+	publications := 0
+	for _, data := range block.Leaves[:len(block.Leaves)-1] {
+		leaf, err := record.DecodeLeaf(data)
+		if err != nil {
+			return false
+		}
+		switch leaf.LeafType() {
+		case record.TypePublish:
+			publications++
+		case record.TypeFiles:
+		default:
+			return false
+		}
+	}
+	return publications == 1
+}
+
+// Validate tells whether a proposed block may follow: its rules, and that its
+// time is not ahead of the given clock.
+func (c *Chain) Validate(block *record.Block, now time.Time) error {
+	header, err := block.Header()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if header.Time > now.Add(MaxClockSkew).UnixMilli() {
+		return fmt.Errorf("%w: its time is more than %s ahead of this node's clock", ErrInvalid, MaxClockSkew)
+	}
+	before := c.snapshot()
+	return c.backend.View(func(r ledger.Reader) error {
+		_, err := c.apply(newOverlay(r), before, block)
+		return err
+	})
+}
+
+// Propose builds the next block from the candidates that the rules allow,
+// leaving out the others. A candidate is one leaf, or several that only stand
+// together. now is the proposer's clock; log signs the checkpoint.
+func (c *Chain) Propose(candidates [][]record.Leaf, proposer record.Identity, now time.Time, log record.Signer) (*record.Block, error) {
+	before := c.snapshot()
+	header := &record.Header{
+		Height: before.Height + 1, PreviousSize: before.Frontier.Size, PreviousRoot: before.Frontier.Root(),
+		Proposer: proposer, Set: c.set.Hash(), NextSet: c.set.Hash(), Time: max(now.UnixMilli(), before.Time+1),
+	}
+	block := new(record.Block)
+	err := c.backend.View(func(r ledger.Reader) error {
+		state := newOverlay(r)
+		frontier := before.Frontier.Clone()
+		for _, candidate := range candidates {
+			trial := newOverlay(state)
+			rules := ledger.NewRules(trial, c.network, c.set, header.Height, header.Time)
+			leaves, ok := tryCandidate(rules, frontier.Size, candidate)
+			size := block.Size()
+			for _, leaf := range leaves {
+				size += len(leaf)
+			}
+			if !ok || !fits(size, len(block.Leaves)) || len(block.Leaves)+len(leaves) >= record.MaxBlockLeaves {
+				continue
+			}
+			trial.commit(state)
+			for _, leaf := range leaves {
+				frontier.Append(record.LeafHash(leaf))
+			}
+			block.Leaves = append(block.Leaves, leaves...)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	data, err := record.EncodeLeaf(header)
+	if err != nil {
+		return nil, err
+	}
+	block.Leaves = append(block.Leaves, data)
+	block.LogSignature, err = record.SignLog(block.Checkpoint(c.network.Origin(), before.Frontier), log)
+	return block, err
+}
+
+// fits leaves room for the header; only the first candidate of a block may be
+// a large publication.
+func fits(size, leavesBefore int) bool {
+	const header = 2048
+	if leavesBefore == 0 {
+		return size+header <= record.MaxLargeBlock
+	}
+	return size+header <= record.MaxMixedBlock
+}
+
+func tryCandidate(rules *ledger.Rules, index int64, candidate []record.Leaf) ([][]byte, bool) {
+	var encoded [][]byte
+	for i, leaf := range candidate {
+		data, err := record.EncodeLeaf(leaf)
+		if err != nil {
+			return nil, false
+		}
+		if err := rules.Apply(index+int64(i), record.LeafHash(data), leaf); err != nil {
+			return nil, false
+		}
+		encoded = append(encoded, data)
+	}
+	return encoded, rules.End() == nil
+}
+
+// Block is a certified block's wire form. Block 0, the genesis, has none.
+func (c *Chain) Block(height int64) ([]byte, error) {
+	var data []byte
+	err := c.backend.View(func(r ledger.Reader) error {
+		var previous, entry blockEntry
+		if err := ledger.GetJSON(r, bucketBlocks, be64(height-1), &previous); err != nil {
+			return err
+		}
+		if err := ledger.GetJSON(r, bucketBlocks, be64(height), &entry); err != nil {
+			return err
+		}
+		block := record.Block{LogSignature: entry.LogSignature}
+		for index := previous.Size; index < entry.Size; index++ {
+			leaf := r.Get(bucketLeaves, be64(index))
+			if leaf == nil {
+				return fmt.Errorf("leaf %d: %w", index, ErrNotFound)
+			}
+			block.Leaves = append(block.Leaves, leaf)
+		}
+		data = binary.BigEndian.AppendUint32(nil, uint32(len(entry.Note)))
+		data = append(append(data, entry.Note...), block.Encode()...)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("block %d: %w", height, err)
+	}
+	return data, nil
+}
+
+func be64(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }

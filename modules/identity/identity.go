@@ -1,0 +1,162 @@
+// Package identity is a node's private keys: their files and the signers made
+// of them.
+//
+// The folder holds four files, each a 32-byte Ed25519 seed as one line of
+// base64, readable by their owner only: identity.key, vote.key, cosigner.key
+// and log.key. The vote file (modules/quorum/bolt) lives in the same folder,
+// so that key and votes are kept and wiped together.
+package identity
+
+import (
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+// ErrIncomplete is wrapped where some of the key files are there and some are
+// not: a half-restored backup, which must never sign.
+var ErrIncomplete = errors.New("incomplete key folder")
+
+var names = []string{"identity", "vote", "cosigner", "log"}
+
+// Keys are the private keys of one node. They only read: safe for concurrent
+// use.
+type Keys struct{ seeds [4]ed25519.PrivateKey }
+
+// Load reads the keys from a folder. It wraps fs.ErrNotExist where none of the
+// files is there, and ErrIncomplete where only some are.
+func Load(dir string) (*Keys, error) {
+	keys, missing := new(Keys), []string{}
+	for i, name := range names {
+		seed, err := readSeed(filepath.Join(dir, name+".key"))
+		if errors.Is(err, fs.ErrNotExist) {
+			missing = append(missing, name+".key")
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		keys.seeds[i] = ed25519.NewKeyFromSeed(seed)
+	}
+	if len(missing) == len(names) {
+		return nil, fmt.Errorf("no keys in %s: %w", dir, fs.ErrNotExist)
+	}
+	if len(missing) > 0 {
+		return nil, fmt.Errorf("%w %s: %s missing; restore all four from one backup, or move the folder away to become a new node", ErrIncomplete, dir, strings.Join(missing, ", "))
+	}
+	return keys, nil
+}
+
+func readSeed(path string) ([]byte, error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().Perm()&0o077 != 0 {
+		return nil, fmt.Errorf("key file %s is readable by others (%s); run: chmod 600 %s", path, info.Mode().Perm(), path)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	seed, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(data)))
+	if err != nil || len(seed) != ed25519.SeedSize {
+		return nil, fmt.Errorf("key file %s does not hold a 32-byte seed as base64; restore it from a backup", path)
+	}
+	return seed, nil
+}
+
+// Create makes new keys in a folder that has none. A crash leaves either no
+// key folder or a complete one: the files are written beside it and renamed
+// into place together where the folder is new.
+func Create(dir string) (*Keys, error) {
+	if _, err := Load(dir); !errors.Is(err, fs.ErrNotExist) {
+		if err == nil {
+			err = fmt.Errorf("%s holds keys already", dir)
+		}
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return nil, fmt.Errorf("create keys: %w", err)
+	}
+	temporary, err := os.MkdirTemp(filepath.Dir(dir), ".keys-")
+	if err != nil {
+		return nil, fmt.Errorf("create keys: %w", err)
+	}
+	defer os.RemoveAll(temporary)
+	for _, name := range names {
+		if err := writeSeed(filepath.Join(temporary, name+".key")); err != nil {
+			return nil, fmt.Errorf("create keys: %w", err)
+		}
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("create keys: %s is in the way: %w", dir, err)
+	}
+	if err := os.Rename(temporary, dir); err != nil {
+		return nil, fmt.Errorf("create keys: %w", err)
+	}
+	if err := syncFolder(filepath.Dir(dir)); err != nil {
+		return nil, fmt.Errorf("create keys: %w", err)
+	}
+	return Load(dir)
+}
+
+// LoadOrCreate is Load, or Create where there are no keys yet.
+func LoadOrCreate(dir string) (*Keys, error) {
+	keys, err := Load(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Create(dir)
+	}
+	return keys, err
+}
+
+func writeSeed(path string) error {
+	seed := make([]byte, ed25519.SeedSize)
+	rand.Read(seed)
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(file, base64.StdEncoding.EncodeToString(seed))
+	return errors.Join(err, file.Sync(), file.Close())
+}
+
+func syncFolder(dir string) error {
+	folder, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}
+
+// Identity is the node's PeerID.
+func (k *Keys) Identity() record.Identity { return record.NewIdentity(k.Signers().Identity.Public()) }
+
+// Private is the identity's private key, for the libp2p host.
+func (k *Keys) Private() ed25519.PrivateKey { return k.seeds[0] }
+
+// Signers are the keys as signers.
+func (k *Keys) Signers() record.NodeSigners {
+	return record.NodeSigners{
+		Identity: signer(k.seeds[0]), Vote: signer(k.seeds[1]),
+		Cosigner: signer(k.seeds[2]), Log: signer(k.seeds[3]),
+	}
+}
+
+type signer ed25519.PrivateKey
+
+func (s signer) Public() record.PublicKey {
+	return record.PublicKey(ed25519.PrivateKey(s).Public().(ed25519.PublicKey))
+}
+
+func (s signer) Sign(message []byte) (record.Signature, error) {
+	return record.Signature(ed25519.Sign(ed25519.PrivateKey(s), message)), nil
+}
