@@ -37,10 +37,16 @@ const MaxClockSkew = 10 * time.Second
 
 // Backend keeps the state. Update is atomic and durable when it returns, and
 // undone when the function fails. It is safe for concurrent use.
+//
+// Keys have 1 to MaxKey bytes; Put fails for others, so that a block is refused
+// when it is tried and not only when it is appended.
 type Backend interface {
 	View(func(ledger.Reader) error) error
 	Update(func(ledger.Tx) error) error
 }
+
+// MaxKey is the longest key in bytes: bbolt's limit.
+const MaxKey = 32768
 
 // The buckets of the log; the state's are ledger's.
 const (
@@ -297,6 +303,9 @@ func (c *Chain) checkHeader(header *record.Header, before head, block *record.Bl
 	checkpoint := block.Checkpoint(c.network.Origin(), before.Frontier)
 	if !proposer.LogKey.Verify([]byte(checkpoint.Body()), block.LogSignature) {
 		return fmt.Errorf("%w: the log signature is not its proposer's", ErrInvalid)
+	}
+	if len(block.Leaves) > record.MaxBlockLeaves {
+		return fmt.Errorf("%w: %d leaves", ErrInvalid, len(block.Leaves))
 	}
 	if size := block.Size(); size > record.MaxLargeBlock || (size > record.MaxMixedBlock && !c.isOnePublication(block)) {
 		return fmt.Errorf("%w: %d bytes", ErrInvalid, size)

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"fmt"
 	"sort"
 	"strings"
 
@@ -28,10 +29,13 @@ func (o *overlay) Get(bucket string, key []byte) []byte {
 
 // Put implements Tx.
 func (o *overlay) Put(bucket string, key, value []byte) error {
+	if len(key) == 0 || len(key) > MaxKey {
+		return fmt.Errorf("bucket %s: key of %d bytes", bucket, len(key))
+	}
 	if o.changes[bucket] == nil {
 		o.changes[bucket] = map[string][]byte{}
 	}
-	o.changes[bucket][string(key)] = append([]byte(nil), value...)
+	o.changes[bucket][string(key)] = append([]byte{}, value...)
 	return nil
 }
 

@@ -101,12 +101,40 @@ func (c *Chain) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 // HeightOf is the height of the block that holds a leaf.
 func (c *Chain) HeightOf(index int64) (int64, error) {
 	var found int64
+	// The chain's lock is not taken inside a transaction: Append holds it while
+	// it waits for the transactions under way.
+	last := c.Height()
 	err := c.backend.View(func(r ledger.Reader) error {
-		_, height, err := blockOf(r, index, c.Height())
+		_, height, err := blockOf(r, index, last)
 		found = height
 		return err
 	})
 	return found, err
+}
+
+// Header is a block's header, nil for the genesis.
+func (c *Chain) Header(height int64) (*record.Header, error) {
+	if height == 0 {
+		return nil, nil
+	}
+	var entry blockEntry
+	err := c.backend.View(func(r ledger.Reader) error { return ledger.GetJSON(r, bucketBlocks, be64(height), &entry) })
+	if err != nil {
+		return nil, fmt.Errorf("block %d: %w", height, err)
+	}
+	data, err := c.Leaf(entry.Size - 1)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := record.DecodeLeaf(data)
+	if err != nil {
+		return nil, err
+	}
+	header, ok := leaf.(*record.Header)
+	if !ok {
+		return nil, fmt.Errorf("block %d: its last leaf is no header", height)
+	}
+	return header, nil
 }
 
 // blockOf is the block that holds a leaf.

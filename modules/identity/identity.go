@@ -74,10 +74,11 @@ func readSeed(path string) ([]byte, error) {
 	return seed, nil
 }
 
-// Create makes new keys in a folder that has none. A crash leaves either no
-// key folder or a complete one: the files are written beside it and renamed
-// into place together where the folder is new.
-func Create(dir string) (*Keys, error) {
+// Create makes new keys in a folder that has none. What must come into being
+// together with them, such as the vote file, prepare puts into the folder
+// before any key is in it. A crash leaves either no key folder or a complete
+// one: the folder is made beside it and renamed into place.
+func Create(dir string, prepare ...func(dir string) error) (*Keys, error) {
 	if _, err := Load(dir); !errors.Is(err, fs.ErrNotExist) {
 		if err == nil {
 			err = fmt.Errorf("%s holds keys already", dir)
@@ -92,10 +93,18 @@ func Create(dir string) (*Keys, error) {
 		return nil, fmt.Errorf("create keys: %w", err)
 	}
 	defer os.RemoveAll(temporary)
+	for _, step := range prepare {
+		if err := step(temporary); err != nil {
+			return nil, fmt.Errorf("create keys: %w", err)
+		}
+	}
 	for _, name := range names {
 		if err := writeSeed(filepath.Join(temporary, name+".key")); err != nil {
 			return nil, fmt.Errorf("create keys: %w", err)
 		}
+	}
+	if err := syncFolder(temporary); err != nil {
+		return nil, fmt.Errorf("create keys: %w", err)
 	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("create keys: %s is in the way: %w", dir, err)
@@ -103,17 +112,17 @@ func Create(dir string) (*Keys, error) {
 	if err := os.Rename(temporary, dir); err != nil {
 		return nil, fmt.Errorf("create keys: %w", err)
 	}
-	if err := syncFolder(filepath.Dir(dir)); err != nil {
+	if err := errors.Join(syncFolder(dir), syncFolder(filepath.Dir(dir))); err != nil {
 		return nil, fmt.Errorf("create keys: %w", err)
 	}
 	return Load(dir)
 }
 
 // LoadOrCreate is Load, or Create where there are no keys yet.
-func LoadOrCreate(dir string) (*Keys, error) {
+func LoadOrCreate(dir string, prepare ...func(dir string) error) (*Keys, error) {
 	keys, err := Load(dir)
 	if errors.Is(err, fs.ErrNotExist) {
-		return Create(dir)
+		return Create(dir, prepare...)
 	}
 	return keys, err
 }

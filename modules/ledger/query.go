@@ -2,8 +2,8 @@ package ledger
 
 import (
 	"encoding/json"
+	"slices"
 	"sort"
-	"strings"
 
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/record"
@@ -54,10 +54,11 @@ func Files(r Reader, prefix string) ([]Entry, error) { return scan[Entry](r, buc
 // Tags are the published tags of a repository, sorted.
 func Tags(r Reader, repository string) []string {
 	tags := []string{}
-	r.Scan(bucketTags, []byte(repository+":"), func(key, _ []byte) bool {
-		tags = append(tags, strings.TrimPrefix(string(key), repository+":"))
+	r.Scan(bucketTags, append(tagKey(repository, ""), '@'), func(key, _ []byte) bool {
+		tags = append(tags, artifact.PURL(key).Version())
 		return true
 	})
+	slices.Sort(tags)
 	return tags
 }
 

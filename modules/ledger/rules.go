@@ -3,7 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
-	"strings"
+	"slices"
 
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/record"
@@ -14,6 +14,7 @@ const (
 	MaxAttempts = 8                   // per recipe and platform
 	MaxDeadline = 24 * 60 * 60 * 1000 // milliseconds after the block's time
 	MaxFiles    = 10_000              // of one recipe or publication
+	MaxLabel    = 64                  // bytes of an engine's or platform's name
 )
 
 // Rules applies the leaves of one block to a transaction. It serves one
@@ -52,7 +53,7 @@ func (r *Rules) Apply(index int64, hash record.Hash, leaf record.Leaf) error {
 	case *record.AttemptLeaf:
 		return r.attempt(index, hash, leaf)
 	case *record.CommitsLeaf:
-		return r.commits(leaf)
+		return r.commits(index, leaf)
 	case *record.FilesLeaf:
 		return r.fileList(leaf)
 	case *record.PublishLeaf:
@@ -87,13 +88,12 @@ func (r *Rules) recipe(index int64, leaf *record.RecipeLeaf) error {
 	if r.tx.Get(bucketRecipes, hash[:]) != nil {
 		return fmt.Errorf("%w: recipe %s is on the chain already", errRule, hash.Short())
 	}
-	superseded, err := r.supersede(change)
-	if err != nil {
+	if err := r.supersede(change); err != nil {
 		return err
 	}
 	for _, name := range change.Files {
-		if owner := r.tx.Get(bucketOwners, []byte(name.String())); owner != nil && string(owner) != superseded {
-			return fmt.Errorf("%w: %s belongs to another live recipe", errRule, name)
+		if err := r.free(name); err != nil {
+			return err
 		}
 	}
 	return r.adopt(Recipe{Hash: hash, Leaf: index, Height: r.height, Package: change.Package, Files: change.Files, Live: true, Recipe: change.Recipe})
@@ -134,24 +134,40 @@ func (r *Rules) endorsed(leaf *record.RecipeLeaf) error {
 }
 
 // supersede ends the live recipe of the package, which the change must name.
-// It returns the ended recipe's hash as stored in the owners bucket.
-func (r *Rules) supersede(change record.RecipeChange) (string, error) {
+func (r *Rules) supersede(change record.RecipeChange) error {
 	live := r.tx.Get(bucketLive, []byte(change.Package))
 	if live == nil {
 		if change.Supersedes != "" {
-			return "", fmt.Errorf("%w: it supersedes a recipe, but %s has none", errRule, change.Package)
+			return fmt.Errorf("%w: it supersedes a recipe, but %s has none", errRule, change.Package)
 		}
-		return "", nil
+		return nil
 	}
 	var old Recipe
 	if err := GetJSON(r.tx, bucketRecipes, live, &old); err != nil {
-		return "", err
+		return err
 	}
 	if change.Supersedes != old.Hash.String() {
-		return "", fmt.Errorf("%w: %s has the live recipe %s, which it does not supersede", errRule, change.Package, old.Hash.Short())
+		return fmt.Errorf("%w: %s has the live recipe %s, which it does not supersede", errRule, change.Package, old.Hash.Short())
 	}
 	old.Live = false
-	return string(live), PutJSON(r.tx, bucketRecipes, live, old)
+	return PutJSON(r.tx, bucketRecipes, old.Hash[:], old)
+}
+
+// free tells whether a file name belongs to no live recipe. The names that a
+// superseded recipe gave up are free.
+func (r *Rules) free(name artifact.Name) error {
+	hash := r.tx.Get(bucketOwners, []byte(name.String()))
+	if hash == nil {
+		return nil
+	}
+	var owner Recipe
+	if err := GetJSON(r.tx, bucketRecipes, hash, &owner); err != nil {
+		return err
+	}
+	if owner.Live {
+		return fmt.Errorf("%w: %s belongs to the live recipe %s", errRule, name, owner.Hash.Short())
+	}
+	return nil
 }
 
 func (r *Rules) adopt(state Recipe) error {
@@ -183,8 +199,11 @@ func (r *Rules) attempt(index int64, hash record.Hash, leaf *record.AttemptLeaf)
 	if err := GetJSON(r.tx, bucketRecipes, a.Recipe[:], &recipe); err != nil || !recipe.Live {
 		return fmt.Errorf("%w: recipe %s is not live", errRule, a.Recipe.Short())
 	}
-	if a.Platform == "" || a.Engine == "" || a.Lock.Size < 0 {
+	if a.Platform == "" || len(a.Platform) > MaxLabel || a.Engine == "" || len(a.Engine) > MaxLabel || a.Lock.Size <= 0 {
 		return fmt.Errorf("%w: attempt without platform, engine or lock", errRule)
+	}
+	if _, ok := r.set.Node(a.Asker); !ok {
+		return fmt.Errorf("%w: the asker %.80q is not in the set", errRule, string(a.Asker))
 	}
 	if a.Deadline <= r.time || a.Deadline > r.time+MaxDeadline {
 		return fmt.Errorf("%w: its deadline is past or too far", errRule)
@@ -256,33 +275,28 @@ func (r *Rules) putAttempt(state Attempt) error {
 	return PutJSON(r.tx, bucketAttempts, state.ID[:], state)
 }
 
-// commits fixes votes before anyone reveals: the first leaf of an attempt has a
-// majority of members, later ones may add to it until there is an outcome.
-func (r *Rules) commits(leaf *record.CommitsLeaf) error {
+// commits fixes votes before anyone reveals: one leaf with a majority of all
+// members.
+func (r *Rules) commits(index int64, leaf *record.CommitsLeaf) error {
 	a, err := r.getAttempt(leaf.Attempt)
 	if err != nil {
 		return err
 	}
-	if !a.Active(r.time) || len(a.Votes) > 0 {
+	if a.Status != StatusOpen || a.Expired(r.time) {
 		return fmt.Errorf("%w: attempt %s takes no more commits", errRule, a.ID.Short())
 	}
 	for i, c := range leaf.Commits {
 		if i > 0 && leaf.Commits[i-1].Identity >= c.Identity {
 			return fmt.Errorf("%w: commits are not sorted, one each", errRule)
 		}
-		if _, twice := a.Committed(c.Identity); twice {
-			return fmt.Errorf("%w: %s committed already", errRule, c.Identity)
-		}
 		if err := c.Check(r.network.Genesis, a.ID, r.set); err != nil {
 			return err
 		}
 	}
-	// Members reveal once the first commits leaf stands, so a commit in a later
-	// one may be a copy. There is therefore only one.
-	if a.Status != StatusOpen || len(leaf.Commits) < r.set.Majority() {
-		return fmt.Errorf("%w: want one commits leaf with %d commits", errRule, r.set.Majority())
+	if len(leaf.Commits) < r.set.Majority() {
+		return fmt.Errorf("%w: %d commits, want %d", errRule, len(leaf.Commits), r.set.Majority())
 	}
-	a.Commits, a.CommitTime, a.Status = leaf.Commits, r.time, StatusCommitted
+	a.Commits, a.CommitLeaf, a.CommitTime, a.Status = leaf.Commits, index, r.time, StatusCommitted
 	return r.putAttempt(*a)
 }
 
@@ -312,12 +326,12 @@ func (r *Rules) publish(index int64, leaf *record.PublishLeaf) error {
 	if a.Status != StatusCommitted || a.Expired(r.time) {
 		return fmt.Errorf("%w: attempt %s is %s", errRule, a.ID.Short(), a.Status)
 	}
-	if err := r.vote(a, index, leaf.Envelope, leaf.Reveals, false); err != nil {
+	if err := r.vote(a, index, leaf.Envelope, leaf.Reveals, onceMore); err != nil {
 		return err
 	}
 	a.Status, a.Published = StatusPublished, record.Digest(leaf.Envelope.Payload)
 	a.PublishLeaf, a.PublishHeight = index, r.height
-	if a.Agreeing() < r.set.Majority() || len(leaf.Reveals) < r.set.Majority() {
+	if len(leaf.Reveals) < r.set.Majority() {
 		return fmt.Errorf("%w: %d equal attestations, want %d", errRule, len(leaf.Reveals), r.set.Majority())
 	}
 	statement, err := leaf.Envelope.Statement()
@@ -341,24 +355,37 @@ func publishedFiles(statement *record.Statement, files *fileList, attempt record
 		}
 		return statement.Subject, nil
 	}
-	if files == nil || files.attempt != attempt || files.next != files.parts {
+	if files == nil || files.attempt != attempt || files.next != files.parts || files.list != record.Hash(statement.Subject[0].Digest.SHA256) {
 		return nil, fmt.Errorf("%w: the statement's file list is not complete before it", errRule)
 	}
 	return files.files, record.CheckFileList(statement, files.files)
 }
 
+// What vote takes besides the first votes of those who committed.
+const (
+	onlyCommitted = iota
+	onceMore      // votes that stand on the chain already, the same again
+	alsoLate      // votes of members who did not commit
+)
+
 // vote records attestations: each opens its member's commit, or is late.
-func (r *Rules) vote(a *Attempt, index int64, envelope record.Envelope, reveals []record.Reveal, late bool) error {
+//
+// A publish leaf may repeat votes that an attest leaf recorded before it: a
+// lying proposer who puts one honest vote into an attest leaf would otherwise
+// keep the others from a majority.
+func (r *Rules) vote(a *Attempt, index int64, envelope record.Envelope, reveals []record.Reveal, also int) error {
 	attestations, err := record.Attestations(a.ID, envelope, reveals)
 	if err != nil {
 		return err
 	}
 	for _, attestation := range attestations {
-		if _, twice := a.VoteOf(attestation.Identity); twice {
+		vote, voted := a.VoteOf(attestation.Identity)
+		again := voted && also == onceMore && vote.Statement == record.Digest(attestation.Statement)
+		if voted && !again {
 			return fmt.Errorf("%w: %s voted already", errRule, attestation.Identity)
 		}
 		committed, ok := a.Committed(attestation.Identity)
-		if !ok && !late {
+		if !ok && also != alsoLate {
 			return fmt.Errorf("%w: %s did not commit before", errRule, attestation.Identity)
 		}
 		if !ok {
@@ -366,6 +393,9 @@ func (r *Rules) vote(a *Attempt, index int64, envelope record.Envelope, reveals 
 		}
 		if err := attestation.Check(r.network.Genesis, r.set, committed); err != nil {
 			return err
+		}
+		if again {
+			continue
 		}
 		a.Votes = append(a.Votes, Vote{Identity: attestation.Identity, Statement: record.Digest(attestation.Statement), Leaf: index, Late: !ok})
 	}
@@ -382,24 +412,23 @@ func (r *Rules) names(a *Attempt, index int64, subjects []record.Subject) error 
 	if !recipe.Live {
 		return fmt.Errorf("%w: recipe %s is superseded", errRule, recipe.Hash.Short())
 	}
+	wanted, image := recipe.Files, artifact.PURL("")
+	if recipe.isImage() {
+		if wanted, image = recipe.imageFiles(subjects); image == "" {
+			return fmt.Errorf("%w: %s is missing", errRule, recipe.manifest())
+		}
+	}
 	missing := map[artifact.Name]bool{}
-	for _, name := range recipe.Files {
+	for _, name := range wanted {
 		missing[name] = true
 	}
 	for _, s := range subjects {
 		name := s.FileName()
-		switch owner, isImage := imageFile(s, recipe.Package); {
-		case isImage && missing[owner] && s.Name == record.ManifestFile:
-			delete(missing, owner)
-			if err := r.tag(recipe.Package, name); err != nil {
-				return err
-			}
-		case isImage:
-		case missing[name]:
-			delete(missing, name)
-		default:
+		isPart := image != "" && s.URI == image && s.Name == s.Digest.SHA256.OCI()
+		if !missing[name] && !isPart {
 			return fmt.Errorf("%w: the recipe does not publish %s", errRule, name)
 		}
+		delete(missing, name)
 		if err := r.name(name, Entry{Subject: s, Attempt: a.ID, Leaf: index, Height: r.height}); err != nil {
 			return err
 		}
@@ -407,20 +436,39 @@ func (r *Rules) names(a *Attempt, index int64, subjects []record.Subject) error 
 	for name := range missing {
 		return fmt.Errorf("%w: %s is missing", errRule, name)
 	}
-	return nil
+	if image == "" {
+		return nil
+	}
+	return r.tag(recipe.Package, artifact.Name{Package: image, File: record.ManifestFile})
 }
 
-// imageFile tells whether the subject is a part of the image that the package
-// is: its package URL is the repository's with the manifest's digest.
-func imageFile(s record.Subject, pkg artifact.PURL) (owner artifact.Name, ok bool) {
-	digest := strings.TrimPrefix(s.URI.Version(), "sha256:")
-	if pkg.Type() != "docker" || s.URI != artifact.DockerPURL(pkg.Repository(), s.URI.Version()) || len(digest) != 64 {
-		return artifact.Name{}, false
+// manifest is the name by which a recipe says that it publishes an image.
+func (r *Recipe) manifest() artifact.Name {
+	return artifact.Name{Package: r.Package, File: record.ManifestFile}
+}
+
+func (r *Recipe) isImage() bool {
+	return r.Package.Type() == "docker" && slices.Contains(r.Files, r.manifest())
+}
+
+// imageFiles are the names to publish where the recipe makes an image: its
+// manifest stands under the package URL with its own digest instead of the
+// tag, and so do configuration and layers, which the recipe cannot know.
+// image is that package URL, "" where the subjects hold no manifest.
+func (r *Recipe) imageFiles(subjects []record.Subject) (names []artifact.Name, image artifact.PURL) {
+	for _, s := range subjects {
+		if s.Name == record.ManifestFile && s.URI == artifact.DockerPURL(r.Package.Repository(), s.Digest.SHA256.OCI()) {
+			image = s.URI
+			break
+		}
 	}
-	if s.Name == record.ManifestFile {
-		return artifact.Name{Package: pkg, File: record.ManifestFile}, s.Digest.SHA256.String() == digest
+	for _, name := range r.Files {
+		if name == r.manifest() {
+			name.Package = image
+		}
+		names = append(names, name)
 	}
-	return artifact.Name{}, s.Name == s.Digest.SHA256.OCI()
+	return names, image
 }
 
 func (r *Rules) name(name artifact.Name, entry Entry) error {
@@ -449,7 +497,9 @@ func (r *Rules) tag(pkg artifact.PURL, manifest artifact.Name) error {
 	return r.tx.Put(bucketTags, tagKey(pkg.Repository(), pkg.Version()), []byte(manifest.String()))
 }
 
-func tagKey(repository, tag string) []byte { return []byte(repository + ":" + tag) }
+// tagKey is the package URL with the tag: the one string in which neither part
+// can run into the other.
+func tagKey(repository, tag string) []byte { return []byte(artifact.DockerPURL(repository, tag)) }
 
 // attest records what did not stand in the publish leaf: later equal votes,
 // and dissent. When no statement can reach a majority any more, the attempt
@@ -459,11 +509,14 @@ func (r *Rules) attest(index int64, leaf *record.AttestLeaf) error {
 	if err != nil {
 		return err
 	}
-	closed := a.Status == StatusPublished || a.Status == StatusDisagreed || a.Expired(r.time)
-	if a.Status == StatusOpen && !closed {
+	also := onlyCommitted
+	if !a.Active(r.time) {
+		also = alsoLate
+	}
+	if a.Status == StatusOpen && also == onlyCommitted {
 		return fmt.Errorf("%w: attempt %s has no commits yet", errRule, a.ID.Short())
 	}
-	if err := r.vote(a, index, leaf.Envelope, leaf.Reveals, closed); err != nil {
+	if err := r.vote(a, index, leaf.Envelope, leaf.Reveals, also); err != nil {
 		return err
 	}
 	if a.Status == StatusCommitted && r.hopeless(a) {

@@ -8,6 +8,7 @@
 package ledger
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 
@@ -42,7 +43,7 @@ const (
 	bucketNewest   = "newest"   // recipe hash, platform → newest
 	bucketNames    = "names"    // file name → Entry
 	bucketDigests  = "digests"  // SHA-256 → file name
-	bucketTags     = "tags"     // repository:tag → manifest's file name
+	bucketTags     = "tags"     // package URL with the tag → manifest's file name
 )
 
 // Buckets are all buckets that a transaction must know.
@@ -84,7 +85,8 @@ type Attempt struct {
 	Package       artifact.PURL     `json:"package"`
 	Status        Status            `json:"status"`
 	Commits       []record.Commit   `json:"commits"`
-	CommitTime    int64             `json:"commitTime"` // of the first commits leaf's block
+	CommitLeaf    int64             `json:"commitLeaf"` // the commits leaf, 0 before
+	CommitTime    int64             `json:"commitTime"` // of its block
 	Votes         []Vote            `json:"votes"`
 	Published     record.Hash       `json:"published"` // digest of the published statement
 	PublishLeaf   int64             `json:"publishLeaf"`
@@ -129,10 +131,11 @@ func (a *Attempt) VoteOf(id record.Identity) (Vote, bool) {
 	return Vote{}, false
 }
 
-// Agreeing counts the members whose vote is the published statement.
+// Agreeing counts the members whose vote is the published statement, without
+// late ones.
 func (a *Attempt) Agreeing() (n int) {
 	for _, v := range a.Votes {
-		if v.Statement == a.Published {
+		if v.Statement == a.Published && !v.Late {
 			n++
 		}
 	}
@@ -156,11 +159,14 @@ func GetJSON(r Reader, bucket string, key []byte, value any) error {
 	return json.Unmarshal(data, value)
 }
 
-// PutJSON writes a value as JSON. State is not hashed: any JSON will do.
+// PutJSON writes a value as JSON. State is not hashed: any JSON will do, but
+// record.Raw reads back only what stands in it unescaped.
 func PutJSON(tx Tx, bucket string, key []byte, value any) error {
-	data, err := json.Marshal(value)
-	if err != nil {
+	var data bytes.Buffer
+	encoder := json.NewEncoder(&data)
+	encoder.SetEscapeHTML(false)
+	if err := encoder.Encode(value); err != nil {
 		return err
 	}
-	return tx.Put(bucket, key, data)
+	return tx.Put(bucket, key, data.Bytes())
 }

@@ -3,6 +3,7 @@ package record
 import (
 	"encoding/binary"
 	"fmt"
+	"sort"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -105,6 +106,9 @@ func DecodeBlock(data []byte) (*Block, error) {
 
 // Header decodes the block's last leaf.
 func (b *Block) Header() (*Header, error) {
+	if len(b.Leaves) == 0 {
+		return nil, fmt.Errorf("block: %w: no leaves", ErrMalformed)
+	}
 	leaf, err := DecodeLeaf(b.Leaves[len(b.Leaves)-1])
 	if err != nil {
 		return nil, err
@@ -169,6 +173,8 @@ func Certify(network Network, set *Set, before Frontier, block *Block, cosignatu
 	if err != nil {
 		return nil, err
 	}
+	cosignatures = append([]Cosignature(nil), cosignatures...)
+	sort.Slice(cosignatures, func(i, j int) bool { return cosignatures[i].Identity < cosignatures[j].Identity })
 	if len(cosignatures) > set.Quorum() {
 		cosignatures = cosignatures[:set.Quorum()]
 	}

@@ -33,7 +33,7 @@ func (c Checkpoint) Body() string {
 // ParseCheckpointBody reads a checkpoint's three lines; extension lines are
 // refused.
 func ParseCheckpointBody(body string) (Checkpoint, error) {
-	lines := strings.Split(body, "\n")
+	lines := strings.SplitN(body, "\n", 5)
 	if len(lines) != 4 || lines[3] != "" {
 		return Checkpoint{}, fmt.Errorf("checkpoint: %w: want origin, size and root", ErrMalformed)
 	}
@@ -92,6 +92,9 @@ func (s Cosignature) Check(c Checkpoint, set *Set) error {
 	return nil
 }
 
+// MaxNote is the largest signed checkpoint in bytes.
+const MaxNote = 64 << 10
+
 // SignedCheckpoint is a checkpoint with its proposer's log signature and
 // exactly Q cosignatures, sorted by identity.
 type SignedCheckpoint struct {
@@ -146,8 +149,11 @@ func writeSignature(b *bytes.Buffer, name string, data []byte) {
 // origin, the log signature of a member, exactly Q cosignatures of members in
 // canonical order.
 func OpenCheckpoint(note []byte, network string, genesis Hash, set *Set) (*SignedCheckpoint, error) {
+	if len(note) > MaxNote {
+		return nil, fmt.Errorf("checkpoint: %w: %d bytes, the limit is %d", ErrMalformed, len(note), MaxNote)
+	}
 	body, signatures, found := strings.Cut(string(note), "\n\n")
-	if !found || len(note) > 64<<10 {
+	if !found {
 		return nil, fmt.Errorf("checkpoint: %w: no signed note", ErrMalformed)
 	}
 	c, err := ParseCheckpointBody(body + "\n")

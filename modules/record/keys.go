@@ -135,6 +135,9 @@ func NewIdentity(key PublicKey) Identity {
 // Key is the public key that the identity stands for.
 func (i Identity) Key() (PublicKey, error) {
 	var key PublicKey
+	if len(i) > 64 { // base58 takes quadratic time
+		return key, fmt.Errorf("%w: %.80q… is no Ed25519 PeerID", ErrMalformed, string(i))
+	}
 	data, err := base58.Decode(string(i))
 	if err != nil || len(data) != len(identityPrefix)+len(key) || string(data[:len(identityPrefix)]) != string(identityPrefix) {
 		return key, fmt.Errorf("%w: %.80q is no Ed25519 PeerID", ErrMalformed, string(i))

@@ -36,12 +36,19 @@ type RevealPart struct {
 	Files       []Subject   `json:"files"`
 }
 
+// MaxPart is the largest part in bytes: a reveal with a file list that fills a
+// block.
+const MaxPart = MaxLargeBlock + MaxLeaf
+
 // Encode is the part's wire form, canonical JSON.
 func (p Part) Encode() ([]byte, error) { return Marshal(p) }
 
 // DecodePart reads Encode's form.
 func DecodePart(data []byte) (Part, error) {
 	var p Part
+	if len(data) > MaxPart {
+		return p, fmt.Errorf("%w: part of %d bytes, the limit is %d", ErrMalformed, len(data), MaxPart)
+	}
 	if err := Unmarshal(data, &p); err != nil {
 		return p, err
 	}

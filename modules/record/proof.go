@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/base64"
 	"fmt"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -60,7 +61,7 @@ func DecodeBundle(data []byte) (*Bundle, error) {
 		return nil, fmt.Errorf("proof: %w: %d bytes", ErrMalformed, len(data))
 	}
 	head, note, found := strings.Cut(string(data), "\n\n")
-	lines := strings.Split(head, "\n")
+	lines := strings.SplitN(head, "\n", 3+64+1)
 	if !found || len(lines) < 3 || len(lines) > 3+64 || lines[0] != bundleHead {
 		return nil, fmt.Errorf("proof: %w: no C2SP tlog-proof", ErrMalformed)
 	}
@@ -74,7 +75,7 @@ func DecodeBundle(data []byte) (*Bundle, error) {
 	if err := Unmarshal(decoded, &b.Extra); err != nil {
 		return nil, fmt.Errorf("proof: %w", err)
 	}
-	if b.Index, err = strconv.ParseInt(index, 10, 64); err != nil {
+	if b.Index, err = strconv.ParseInt(index, 10, 64); err != nil || b.Index < 0 {
 		return nil, fmt.Errorf("proof: %w: index %.40q", ErrMalformed, index)
 	}
 	for _, line := range lines[3:] {
@@ -127,8 +128,15 @@ func VerifyBundle(data []byte, genesis Hash, file artifact.Descriptor) (*Verdict
 	if err := b.checkHeaders(signed, v); err != nil {
 		return nil, err
 	}
-	return v, b.checkPublication(signed, genesis, set, file, v)
+	if err := b.checkPublication(signed, genesis, set, file, v); err != nil {
+		return nil, err
+	}
+	return v, nil
 }
+
+// networkName is a host-like label: it stands in the origin and in key names
+// of C2SP notes, which take neither spaces nor "+", and "/" separates it there.
+var networkName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
 
 // OpenGenesis decodes a genesis leaf and checks its node records.
 func OpenGenesis(data []byte) (*Genesis, *Set, error) {
@@ -140,8 +148,8 @@ func OpenGenesis(data []byte) (*Genesis, *Set, error) {
 	if !ok {
 		return nil, nil, fmt.Errorf("genesis: %w: it is a %s leaf", ErrMalformed, leaf.LeafType())
 	}
-	if genesis.Name == "" || strings.ContainsAny(genesis.Name, " +\n/") {
-		return nil, nil, fmt.Errorf("genesis: %w: network name %.60q", ErrMalformed, genesis.Name)
+	if !networkName.MatchString(genesis.Name) {
+		return nil, nil, fmt.Errorf("genesis: %w: network name %.60q: want up to 63 lower-case letters, digits, dots and hyphens", ErrMalformed, genesis.Name)
 	}
 	t := genesis.Timeouts
 	if t.Heartbeat <= 0 || t.Propose <= 0 || t.Step <= 0 || t.Vote <= 0 {
@@ -223,6 +231,9 @@ func (b *Bundle) checkPublication(signed *SignedCheckpoint, genesis Hash, set *S
 	if v.Statement, err = publication.Envelope.Statement(); err != nil {
 		return err
 	}
+	if v.Statement.Predicate.Network != genesis || v.Statement.Predicate.Attempt != publication.Attempt {
+		return fmt.Errorf("proof: %w: the statement is of another network or attempt", ErrMalformed)
+	}
 	subjects, err := b.subjects(signed, v.Statement)
 	if err != nil {
 		return err
@@ -258,14 +269,21 @@ func (b *Bundle) subjects(signed *SignedCheckpoint, statement *Statement) ([]Sub
 	return subjects, CheckFileList(statement, subjects)
 }
 
-// CheckFileList tells whether the files are the list that the statement names.
+// CheckFileList tells whether the files are the list that the statement names,
+// and too long to stand in it.
 func CheckFileList(statement *Statement, files []Subject) error {
+	if err := checkSubjects(files); err != nil {
+		return fmt.Errorf("file list: %w", err)
+	}
 	list, err := Marshal(files)
 	if err != nil {
-		return err
+		return fmt.Errorf("file list: %w", err)
 	}
-	if !statement.HasFileList() || Digest(list) != Hash(statement.Subject[0].Digest.SHA256) || blake3Sum(list) != statement.Subject[0].Digest.BLAKE3 {
+	if !statement.HasFileList() || statement.Subject[0] != fileListSubject(list) {
 		return fmt.Errorf("file list: %w: it is not the one that the statement names", ErrMalformed)
 	}
-	return checkSubjects(files)
+	if standsInline(files, list) {
+		return fmt.Errorf("file list: %w: %d files stand in the statement itself", ErrMalformed, len(files))
+	}
+	return nil
 }

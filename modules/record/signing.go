@@ -2,7 +2,7 @@ package record
 
 import "fmt"
 
-// nodeMessage is what a node record's four signatures sign.
+// message is what a node record's four signatures sign.
 func (n NodeRecord) message() []byte {
 	n.Signatures = NodeSignatures{}
 	return SignBytes("node", Hash{}, n)
@@ -38,7 +38,7 @@ func (n NodeRecord) Check() error {
 	if err != nil {
 		return err
 	}
-	message := n.message()
+	message, used := n.message(), map[PublicKey]bool{}
 	for _, s := range []struct {
 		what      string
 		key       PublicKey
@@ -53,9 +53,17 @@ func (n NodeRecord) Check() error {
 		if !s.key.Verify(message, s.signature) {
 			return fmt.Errorf("node %s: %w: the %s key's signature does not verify", n.Identity, ErrMalformed, s.what)
 		}
+		if used[s.key] {
+			return fmt.Errorf("node %s: %w: the %s key serves another purpose too", n.Identity, ErrMalformed, s.what)
+		}
+		used[s.key] = true
 	}
 	return nil
 }
+
+// MaxEndorsement is for how many heights an endorsement may count at the most:
+// who takes a file away must not be held to it for ever.
+const MaxEndorsement = 2000
 
 // Digest is by what an endorsement names the change.
 func (c RecipeChange) Digest() Hash { return Digest(MustMarshal(c)) }
@@ -79,6 +87,9 @@ func (e Endorsement) Check(genesis Hash, set *Set, height int64) error {
 	}
 	if height > e.LastHeight {
 		return fmt.Errorf("%w: endorsement counts up to height %d, this is %d", ErrMalformed, e.LastHeight, height)
+	}
+	if e.LastHeight > height+MaxEndorsement {
+		return fmt.Errorf("%w: endorsement counts up to height %d, more than %d after %d", ErrMalformed, e.LastHeight, MaxEndorsement, height)
 	}
 	return set.verify(e.Identity, e.message(genesis), e.Signature)
 }

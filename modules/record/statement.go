@@ -15,10 +15,14 @@ const (
 	PayloadType   = "application/vnd.in-toto+json"
 )
 
-// MaxInlineSubjects is how many subjects a statement lists itself; above that
-// its only subject is the canonical file list, whose content stands in files
-// leaves.
-const MaxInlineSubjects = 64
+// A statement lists up to MaxInlineSubjects subjects of up to MaxInlineBytes
+// bytes of canonical JSON itself; above that its only subject is the canonical
+// file list, whose content stands in files leaves. The bytes are bounded so
+// that long names cannot make a publish leaf that is larger than MaxLeaf.
+const (
+	MaxInlineSubjects = 64
+	MaxInlineBytes    = 32 << 10
+)
 
 // FileListName is the name of that only subject.
 const FileListName = "files"
@@ -105,19 +109,29 @@ func NewStatement(network, attempt Hash, subjects []Subject) (*Statement, []Subj
 		Subject:       subjects,
 		Type:          StatementType,
 	}
-	if len(subjects) <= MaxInlineSubjects {
-		return s, nil, nil
-	}
 	list, err := Marshal(subjects)
 	if err != nil {
 		return nil, nil, err
 	}
-	s.Subject = []Subject{{
+	if standsInline(subjects, list) {
+		return s, nil, nil
+	}
+	s.Subject = []Subject{fileListSubject(list)}
+	return s, subjects, nil
+}
+
+// standsInline tells whether the subjects stand in their statement itself; list
+// is their canonical JSON.
+func standsInline(subjects []Subject, list []byte) bool {
+	return len(subjects) <= MaxInlineSubjects && len(list) <= MaxInlineBytes
+}
+
+func fileListSubject(list []byte) Subject {
+	return Subject{
 		Annotations: Annotations{Size: int64(len(list))},
 		Digest:      Digests{SHA256: artifact.SHA256(Digest(list)), BLAKE3: blake3Sum(list)},
 		Name:        FileListName,
-	}}
-	return s, subjects, nil
+	}
 }
 
 func checkSubjects(subjects []Subject) error {
@@ -152,10 +166,17 @@ func DecodeStatement(data []byte) (*Statement, error) {
 	if s.HasFileList() {
 		return s, nil
 	}
-	if len(s.Subject) > MaxInlineSubjects {
-		return nil, fmt.Errorf("statement: %w: %d subjects, the limit is %d", ErrMalformed, len(s.Subject), MaxInlineSubjects)
+	if err := checkSubjects(s.Subject); err != nil {
+		return nil, fmt.Errorf("statement: %w", err)
 	}
-	return s, checkSubjects(s.Subject)
+	list, err := Marshal(s.Subject)
+	if err != nil {
+		return nil, fmt.Errorf("statement: %w", err)
+	}
+	if !standsInline(s.Subject, list) {
+		return nil, fmt.Errorf("statement: %w: %d subjects in %d bytes, the limits are %d and %d", ErrMalformed, len(s.Subject), len(list), MaxInlineSubjects, MaxInlineBytes)
+	}
+	return s, nil
 }
 
 // Envelope is a DSSE envelope (secure-systems-lab, "DSSE: Dead Simple Signing

@@ -1,0 +1,172 @@
+package publish
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/pyrsia/appliance/modules/build"
+	"github.com/pyrsia/appliance/modules/ledger"
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+// build builds an attempt and keeps its outcome, durable before anyone hears
+// of it. A crash before that builds again.
+func (m *Member) build(ctx context.Context, a *ledger.Attempt) error {
+	log, closeLog, err := m.openLog(a.ID.String())
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	note := Note{Kind: NoteBuilding, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number}
+	m.tell(note)
+	stop := m.repeat(ctx, note)
+	defer stop()
+	recipe, lock, err := m.inputsOf(ctx, a.Attempt, log)
+	if err != nil {
+		return m.failed(a, err)
+	}
+	folder, err := m.emptyFolder(a.ID.String() + ".out")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(folder)
+	job := build.Job{ID: a.ID.String(), Recipe: recipe, Lock: lock, Open: m.store.Open, Folder: folder, Log: log}
+	if len(lock.Builder) > 0 {
+		job.Builder = lock.Builder[0].SHA256
+	}
+	fmt.Fprintf(log, "building %s, attempt %d\n", recipe.Package, a.Attempt.Number)
+	files, err := m.engine.Build(ctx, job)
+	if err != nil {
+		fmt.Fprintf(log, "error: %v\n", err)
+		return m.failed(a, err)
+	}
+	return m.keep(ctx, a, files)
+}
+
+func (m *Member) failed(a *ledger.Attempt, err error) error {
+	if !errors.Is(err, context.Canceled) {
+		m.tell(Note{Kind: NoteFailed, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number, Text: err.Error()})
+	}
+	return err
+}
+
+// keep stores the outputs and the outcome.
+func (m *Member) keep(ctx context.Context, a *ledger.Attempt, files []build.File) error {
+	var subjects []record.Subject
+	for _, file := range files {
+		content, err := os.Open(file.Path)
+		if err != nil {
+			return fmt.Errorf("keep outputs: %w", err)
+		}
+		d, err := m.store.Put(ctx, content)
+		content.Close()
+		if err != nil {
+			return fmt.Errorf("keep outputs: %w", err)
+		}
+		subjects = append(subjects, record.NewSubject(file.Name, file.MediaType, d))
+	}
+	statement, list, err := record.NewStatement(m.chain.Network().Genesis, a.ID, subjects)
+	if err != nil {
+		return err
+	}
+	data, err := record.Marshal(statement)
+	if err != nil {
+		return err
+	}
+	if list != nil {
+		// The list must be at hand before the outcome that names it.
+		if err := m.writeFile(m.buildFolder(a.ID.String()+".files"), record.MustMarshal(list)); err != nil {
+			return err
+		}
+	}
+	var salt record.Hash
+	rand.Read(salt[:])
+	if err := m.votes.PutOutcome(a.ID, data, salt); err != nil {
+		return fmt.Errorf("keep outcome: %w", err)
+	}
+	return nil
+}
+
+// fileList is this node's file list for an attempt, nil where its statement
+// lists its files itself.
+func (m *Member) fileList(attempt record.Hash) ([]record.Subject, error) {
+	data, err := os.ReadFile(m.buildFolder(attempt.String() + ".files"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var files []record.Subject
+	return files, record.Unmarshal(data, &files)
+}
+
+// repeat says a note again until stopped, so that others know that this node
+// is still at work.
+func (m *Member) repeat(ctx context.Context, note Note) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(NoteLife / 3)
+		defer tick.Stop()
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-tick.C:
+				m.tell(note)
+			}
+		}
+	}()
+	return func() { cancel(); <-done }
+}
+
+func (m *Member) emptyFolder(name string) (string, error) {
+	folder := m.buildFolder(name)
+	if err := os.RemoveAll(folder); err != nil {
+		return "", fmt.Errorf("open build folder: %w", err)
+	}
+	if err := os.MkdirAll(folder, 0o700); err != nil {
+		return "", fmt.Errorf("open build folder: %w", err)
+	}
+	return folder, nil
+}
+
+// LogPath is the file of a build's log.
+func (m *Member) LogPath(name string) string { return m.buildFolder(name + ".log") }
+
+func (m *Member) openLog(name string) (*os.File, func(), error) {
+	file, err := os.OpenFile(m.LogPath(name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o600)
+	if err != nil {
+		return nil, nil, fmt.Errorf("open build log: %w", err)
+	}
+	return file, func() { file.Close() }, nil
+}
+
+// writeFile replaces a file durably: a crash leaves the old or the new one.
+func (m *Member) writeFile(path string, data []byte) error {
+	temporary, err := os.CreateTemp(filepath.Dir(path), ".new-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(temporary.Name())
+	_, err = temporary.Write(data)
+	if err = errors.Join(err, temporary.Sync(), temporary.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(temporary.Name(), path); err != nil {
+		return err
+	}
+	folder, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(folder.Sync(), folder.Close())
+}

@@ -1,0 +1,129 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/pyrsia/appliance/modules/build"
+)
+
+// errWaits is wrapped by what will be possible later without anyone's doing
+// here, such as a build whose builder image is not published yet.
+var errWaits = errors.New("waiting")
+
+// class is a kind of work with its own limit.
+type class int
+
+const (
+	classBuild class = iota
+	classHold
+)
+
+// maxHolds is how many locks are fetched at once.
+const maxHolds = 2
+
+// maxTries is how often work is tried before it rests with its log; a recipe
+// whose own commands fail rests after the second time.
+const maxTries = 6
+
+// job is one piece of work: running, waiting for its next try, or resting.
+type job struct {
+	class   class
+	running bool
+	tries   int
+	next    time.Time
+	err     error // of the last try
+}
+
+func (j *job) rests() bool {
+	return j.tries >= maxTries || (errors.Is(j.err, build.ErrFailed) && j.tries >= 2)
+}
+
+// start runs the work unless it runs, waits or rests already, or its class is
+// busy. Work that succeeds is never started again under the same key; work
+// that is interrupted starts again in the next run.
+func (m *Member) start(ctx context.Context, running *sync.WaitGroup, key string, class class, work func(context.Context) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	j := m.jobs[key]
+	if j == nil {
+		j = &job{class: class}
+		m.jobs[key] = j
+	}
+	done := j.tries > 0 && j.err == nil
+	if done || j.running || j.rests() || time.Now().Before(j.next) || m.busy(class) {
+		return
+	}
+	j.running = true
+	running.Go(func() {
+		err := work(ctx)
+		m.finished(key, err)
+		if err != nil && ctx.Err() == nil {
+			m.Log.Warn("work failed", "work", key, "error", err)
+		}
+		m.changed()
+	})
+}
+
+func (m *Member) busy(class class) bool {
+	limit, n := maxHolds, 0
+	if class == classBuild {
+		limit = max(m.Parallel, 1)
+	}
+	for _, j := range m.jobs {
+		if j.running && j.class == class {
+			n++
+		}
+	}
+	return n >= limit
+}
+
+func (m *Member) finished(key string, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	j := m.jobs[key]
+	j.running, j.err = false, err
+	if errors.Is(err, errWaits) || errors.Is(err, context.Canceled) {
+		j.next = time.Now().Add(time.Second)
+		return
+	}
+	j.tries++
+	j.next = time.Now().Add(time.Second << min(j.tries, 6))
+}
+
+// state describes a job for people: "running", "resting: …", "".
+func (m *Member) jobState(key string) (state string, err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	j := m.jobs[key]
+	switch {
+	case j == nil:
+		return "", nil
+	case j.running:
+		return "running", nil
+	case j.err != nil && j.rests():
+		return "resting", j.err
+	case j.err != nil:
+		return "waiting", j.err
+	}
+	return "", nil
+}
+
+// Load counts the builds that run, and the attempts and requests that wait.
+func (m *Member) Load() (running, waiting int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, j := range m.jobs {
+		if j.running && j.class == classBuild {
+			running++
+		}
+	}
+	for _, r := range m.requests {
+		if !r.Done {
+			waiting++
+		}
+	}
+	return running, waiting
+}

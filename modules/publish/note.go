@@ -1,0 +1,87 @@
+package publish
+
+import (
+	"time"
+
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+// NoteKind is what a note says.
+type NoteKind string
+
+// The kinds of notes.
+const (
+	NoteResolving NoteKind = "resolving" // the asker makes a lock
+	NoteBuilding  NoteKind = "building"
+	NoteVoting    NoteKind = "voting"   // has an outcome and sends it
+	NoteFailed    NoteKind = "failed"   // the build failed here; Text says why
+	NoteDeclined  NoteKind = "declined" // does not hold the lock; Text says why
+)
+
+// NoteLife is how long a member counts as at work after its last note.
+const NoteLife = 15 * time.Second
+
+// MaxNoteText bounds a note's text in bytes.
+const MaxNoteText = 2048
+
+// Note is what a member tells the others about its work: for people and for
+// patience, never for a decision. It is authenticated by the stream it came
+// over.
+type Note struct {
+	From    record.Identity `json:"from"`
+	Kind    NoteKind        `json:"kind"`
+	Recipe  record.Hash     `json:"recipe"`
+	Attempt int64           `json:"attempt"` // number
+	Text    string          `json:"text"`
+	At      int64           `json:"at"` // milliseconds since 1970, of who heard it
+}
+
+func (n Note) key() string { return string(n.From) + n.Recipe.String() }
+
+func (m *Member) tell(n Note) {
+	n.From = m.Identity
+	n.Text = n.Text[:min(len(n.Text), MaxNoteText)]
+	m.HeardNote(n)
+	m.quorum.Tell(n)
+}
+
+// HeardNote takes a member's note; the caller has checked who sent it.
+func (m *Member) HeardNote(n Note) {
+	if len(n.Text) > MaxNoteText {
+		return
+	}
+	n.At = time.Now().UnixMilli()
+	m.mu.Lock()
+	if _, known := m.notes[n.key()]; known || len(m.notes) < 10_000 {
+		m.notes[n.key()] = n
+	}
+	m.mu.Unlock()
+	m.changed()
+}
+
+// Notes are the newest notes about a recipe.
+func (m *Member) Notes(recipe record.Hash) []Note {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	notes := []Note{}
+	for _, node := range m.chain.Set().Nodes {
+		if n, ok := m.notes[Note{From: node.Identity, Recipe: recipe}.key()]; ok {
+			notes = append(notes, n)
+		}
+	}
+	return notes
+}
+
+// Working tells whether a member said of late that it is at work on the
+// attempt.
+func (m *Member) Working(id record.Identity, attempt record.Hash) bool {
+	a, err := m.chain.Attempt(attempt)
+	if err != nil {
+		return false
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n, ok := m.notes[Note{From: id, Recipe: a.Attempt.Recipe}.key()]
+	fresh := time.Since(time.UnixMilli(n.At)) < NoteLife
+	return ok && fresh && n.Attempt == a.Attempt.Number && (n.Kind == NoteBuilding || n.Kind == NoteVoting)
+}

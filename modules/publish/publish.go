@@ -1,0 +1,543 @@
+// Package publish is the write path: a member's own part in bringing a package
+// from its recipe to its publication.
+//
+// The chain is the state machine (docs/protocol.md, "From request to
+// publication"). At every block and every tick a Member compares what the
+// chain says with its own durable files and does what is missing: endorse a
+// recipe, resolve a lock, hold another's lock, build, commit, reveal. Each
+// step is safe to repeat, so that a restart needs no code of its own.
+//
+// Only two things are not derived from the chain: the requests of this node's
+// operators (Requests, one file each) and this node's outcomes (Votes, beside
+// the vote key). An outcome is durable before its commit leaves the node.
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/build"
+	"github.com/pyrsia/appliance/modules/ledger"
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+// Errors that a request can meet at once.
+var (
+	ErrNoRecipe = errors.New("no recipe")
+	ErrUnknown  = errors.New("unknown build")
+)
+
+// Chain is what the member reads of the log.
+type Chain interface {
+	Network() record.Network
+	Set() *record.Set
+	Height() int64
+	Time() int64
+	Wait(ctx context.Context, height int64) error
+	Recipe(hash record.Hash) (*ledger.Recipe, error)
+	LiveRecipe(pkg artifact.PURL) (*ledger.Recipe, error)
+	Newest(recipe record.Hash, platform string) (*ledger.Attempt, error)
+	Attempt(id record.Hash) (*ledger.Attempt, error)
+	Attempts() ([]ledger.Attempt, error)
+	ResolveTag(repository, tag string) (*ledger.Publication, error)
+	Files(prefix string) ([]ledger.Entry, error)
+}
+
+// Quorum takes the parts of this node to the other members, and shows what it
+// has of theirs.
+type Quorum interface {
+	// Submit adds a part and sends it; repeating it sends it again.
+	Submit(part record.Part) error
+	// Tell sends a note to the other members, best effort.
+	Tell(note Note)
+}
+
+// Store keeps files by their digests.
+type Store interface {
+	Put(ctx context.Context, r io.Reader) (artifact.Descriptor, error)
+	Open(digest artifact.SHA256) (*os.File, error)
+	Has(digest artifact.SHA256) bool
+}
+
+// Inputs finds and proves the locked inputs of a build.
+type Inputs interface {
+	// Resolve makes the lock of a recipe; log is for people.
+	Resolve(ctx context.Context, recipe *record.Recipe, job build.Job) (*record.Lock, error)
+	// Hold gets every file of the lock, by its proof, into the store.
+	Hold(ctx context.Context, recipe *record.Recipe, lock *record.Lock, log io.Writer) error
+}
+
+// Peers fetch a file that the log or a member vouches for into the store.
+type Peers interface {
+	Fetch(ctx context.Context, d artifact.Descriptor) error
+}
+
+// Votes is the file of outcomes beside the vote key. Put is durable and once
+// for ever: a second, different outcome of an attempt is refused.
+type Votes interface {
+	Outcome(attempt record.Hash) (statement []byte, salt record.Hash, ok bool, err error)
+	PutOutcome(attempt record.Hash, statement []byte, salt record.Hash) error
+}
+
+// Config is what a member needs.
+type Config struct {
+	Identity  record.Identity
+	Vote      record.Signer
+	Folder    string // requests, logs and outputs of builds; ours alone
+	Platforms []string
+	Parallel  int           // builds at once
+	Deadline  time.Duration // of an attempt, from its request
+	Recipes   func() ([]*record.Recipe, error)
+	Relay     time.Duration // how often parts are sent again
+	Log       *slog.Logger
+}
+
+// Member is the write path of a build node.
+type Member struct {
+	Config
+	chain  Chain
+	quorum Quorum
+	store  Store
+	inputs Inputs
+	peers  Peers
+	votes  Votes
+	engine build.Engine
+
+	wake chan struct{} // capacity 1: something changed
+
+	mu       sync.Mutex             // guards what follows
+	requests map[string]*Request    // by ID
+	heard    map[record.Hash]heard  // attempts that other members hold, by digest
+	jobs     map[string]*job        // by key: running or resting
+	notes    map[string]Note        // the newest of each member and subject
+	watchers map[chan struct{}]bool // told of every change
+	endorsed map[record.Hash]record.Part
+	recipes  []*record.Recipe // last read from the operator's folder
+}
+
+type heard struct {
+	from    record.Identity // who asked first
+	attempt record.Attempt
+	holding record.Part // this node's, once it holds the lock
+}
+
+// maxHeard bounds the attempts that one member may ask others to hold.
+const maxHeard = 64
+
+// New makes a member; it starts nothing. Requests of an earlier run go on.
+func New(config Config, chain Chain, quorum Quorum, store Store, inputs Inputs, peers Peers, votes Votes, engine build.Engine) (*Member, error) {
+	m := &Member{
+		Config: config, chain: chain, quorum: quorum, store: store, inputs: inputs, peers: peers, votes: votes, engine: engine,
+		wake: make(chan struct{}, 1), requests: map[string]*Request{}, heard: map[record.Hash]heard{},
+		jobs: map[string]*job{}, notes: map[string]Note{}, watchers: map[chan struct{}]bool{}, endorsed: map[record.Hash]record.Part{},
+	}
+	for _, folder := range []string{m.requestFolder(), m.buildFolder("")} {
+		if err := os.MkdirAll(folder, 0o700); err != nil {
+			return nil, fmt.Errorf("open builds: %w", err)
+		}
+	}
+	return m, m.loadRequests()
+}
+
+func (m *Member) buildFolder(name string) string { return filepath.Join(m.Folder, "builds", name) }
+
+// Serve does the member's part until the context ends. It joins its builds.
+func (m *Member) Serve(ctx context.Context) error {
+	var running sync.WaitGroup
+	defer running.Wait()
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	running.Go(func() { m.follow(ctx) })
+	tick := time.NewTicker(m.Relay)
+	defer tick.Stop()
+	for {
+		m.step(ctx, &running)
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-m.wake:
+		case <-tick.C:
+		}
+	}
+}
+
+// follow wakes the member at every block.
+func (m *Member) follow(ctx context.Context) {
+	for height := m.chain.Height(); m.chain.Wait(ctx, height+1) == nil; {
+		height = m.chain.Height()
+		m.changed()
+	}
+}
+
+// changed wakes the member and everyone who watches it.
+func (m *Member) changed() {
+	select {
+	case m.wake <- struct{}{}:
+	default:
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for watcher := range m.watchers {
+		select {
+		case watcher <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// Watch returns a channel that receives after every change, until the returned
+// function is called.
+func (m *Member) Watch() (<-chan struct{}, func()) {
+	watcher := make(chan struct{}, 1)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.watchers[watcher] = true
+	return watcher, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		delete(m.watchers, watcher)
+	}
+}
+
+// step does once all that is missing.
+func (m *Member) step(ctx context.Context, running *sync.WaitGroup) {
+	m.endorse()
+	m.driveRequests(ctx, running)
+	m.driveHeard(ctx, running)
+	attempts, err := m.chain.Attempts()
+	if err != nil {
+		m.Log.Error("cannot read the attempts", "error", err)
+		return
+	}
+	for i := range attempts {
+		m.driveAttempt(ctx, running, &attempts[i])
+	}
+}
+
+// endorsementHeights is for how many blocks an endorsement counts; it is
+// signed again when half of them are past.
+const endorsementHeights = 1000
+
+// endorse endorses the recipes in the operator's folder that are not on the
+// chain yet.
+func (m *Member) endorse() {
+	recipes, err := m.Recipes()
+	if err != nil {
+		m.Log.Warn("cannot read the recipes", "error", err)
+	}
+	m.mu.Lock()
+	m.recipes = recipes
+	m.mu.Unlock()
+	for _, recipe := range recipes {
+		if _, err := m.chain.Recipe(recipe.Hash()); err == nil {
+			continue
+		}
+		part, err := m.endorsement(recipe.Change())
+		if err == nil {
+			err = m.quorum.Submit(part)
+		}
+		if err != nil {
+			m.Log.Warn("cannot endorse a recipe", "package", recipe.Package, "error", err)
+		}
+	}
+}
+
+func (m *Member) endorsement(change record.RecipeChange) (record.Part, error) {
+	digest, height := change.Digest(), m.chain.Height()
+	m.mu.Lock()
+	known, ok := m.endorsed[digest]
+	m.mu.Unlock()
+	if ok && known.Endorse.Endorsement.LastHeight > height+endorsementHeights/2 {
+		return known, nil
+	}
+	e, err := record.SignEndorsement(m.chain.Network().Genesis, record.Endorsement{
+		Change: digest, Identity: m.Identity, LastHeight: height + endorsementHeights,
+		Seq: time.Now().UnixMilli(), Set: m.chain.Set().Hash(),
+	}, m.Vote)
+	if err != nil {
+		return record.Part{}, err
+	}
+	part := record.Part{Endorse: &record.EndorsePart{Change: change, Endorsement: e}}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.endorsed[digest] = part
+	return part, nil
+}
+
+// Heard takes another member's part. It returns fast: at the most it checks one
+// signature.
+func (m *Member) Heard(part record.Part) {
+	if part.Hold == nil {
+		return
+	}
+	a, from := part.Hold.Attempt, part.Hold.Holding.Identity
+	if !m.builds(a.Platform) || a.Engine != m.engine.Name() || !m.listens(a, from) {
+		return
+	}
+	if err := part.Hold.Holding.Check(m.chain.Network().Genesis, m.chain.Set(), a); err != nil {
+		return
+	}
+	m.mu.Lock()
+	m.heard[a.Digest()] = heard{from: from, attempt: a}
+	m.mu.Unlock()
+	m.changed()
+}
+
+// listens tells whether the attempt is new here and the member has not asked
+// for too many.
+func (m *Member) listens(a record.Attempt, from record.Identity) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if _, known := m.heard[a.Digest()]; known || from == m.Identity {
+		return false
+	}
+	asked := 0
+	for _, h := range m.heard {
+		if h.from == from {
+			asked++
+		}
+	}
+	return asked < maxHeard
+}
+
+func (m *Member) builds(platform string) bool {
+	for _, p := range m.Platforms {
+		if p == platform {
+			return true
+		}
+	}
+	return false
+}
+
+// driveHeard gets the locks that other members ask this one to hold.
+func (m *Member) driveHeard(ctx context.Context, running *sync.WaitGroup) {
+	m.mu.Lock()
+	waiting := make(map[record.Hash]heard, len(m.heard))
+	for digest, h := range m.heard {
+		waiting[digest] = h
+	}
+	m.mu.Unlock()
+	for digest, h := range waiting {
+		if !m.awaited(h.attempt) || h.attempt.Deadline < time.Now().UnixMilli() {
+			m.forget(digest)
+			continue
+		}
+		if h.holding.Hold != nil {
+			m.submit(h.holding)
+			continue
+		}
+		m.start(ctx, running, "hold "+digest.String(), classHold, func(ctx context.Context) error { return m.hold(ctx, digest, h.attempt) })
+	}
+}
+
+func (m *Member) forget(digest record.Hash) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	delete(m.heard, digest)
+}
+
+// awaited tells whether the attempt could still open.
+func (m *Member) awaited(a record.Attempt) bool {
+	recipe, err := m.chain.Recipe(a.Recipe)
+	if err != nil || !recipe.Live {
+		return false
+	}
+	last, err := m.chain.Newest(a.Recipe, a.Platform)
+	if err != nil {
+		return a.Number == 1
+	}
+	return a.Number == last.Attempt.Number+1
+}
+
+func (m *Member) submit(part record.Part) {
+	if err := m.quorum.Submit(part); err != nil {
+		m.Log.Warn("cannot send a part", "error", err)
+	}
+}
+
+// hold gets every file of a lock itself, by its proof, and says so. A lock
+// that is not what this node's own upstreams have gets a note instead.
+func (m *Member) hold(ctx context.Context, digest record.Hash, a record.Attempt) error {
+	log, closeLog, err := m.openLog("hold-" + digest.Short())
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	if _, _, err := m.inputsOf(ctx, a, log); err != nil {
+		m.tell(Note{Kind: NoteDeclined, Recipe: a.Recipe, Attempt: a.Number, Text: err.Error()})
+		return err
+	}
+	holding, err := record.SignHolding(m.chain.Network().Genesis, a, m.Identity, m.Vote)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	h := m.heard[digest]
+	h.attempt = a
+	h.holding = record.Part{Hold: &record.HoldPart{Attempt: a, Holding: holding}}
+	m.heard[digest] = h
+	m.mu.Unlock()
+	m.submit(h.holding)
+	return nil
+}
+
+// inputsOf brings the recipe, the lock and every locked file of an attempt to
+// this node.
+func (m *Member) inputsOf(ctx context.Context, a record.Attempt, log io.Writer) (*record.Recipe, *record.Lock, error) {
+	recipe, err := m.recipe(a.Recipe)
+	if err != nil {
+		return nil, nil, err
+	}
+	const maxLock = 16 << 20
+	if a.Lock.Size > maxLock {
+		return nil, nil, fmt.Errorf("the lock has %d bytes, the limit is %d", a.Lock.Size, maxLock)
+	}
+	if err := m.peers.Fetch(ctx, a.Lock); err != nil {
+		return nil, nil, fmt.Errorf("the lock: %w", err)
+	}
+	lock, err := m.readLock(a)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := m.fetchBuilder(ctx, recipe, lock); err != nil {
+		return nil, nil, err
+	}
+	return recipe, lock, m.inputs.Hold(ctx, recipe, lock, log)
+}
+
+func (m *Member) recipe(hash record.Hash) (*record.Recipe, error) {
+	state, err := m.chain.Recipe(hash)
+	if err != nil {
+		return nil, fmt.Errorf("recipe %s: %w", hash.Short(), err)
+	}
+	recipe, err := record.DecodeRecipe(state.Recipe)
+	if err != nil {
+		return nil, err
+	}
+	if change := recipe.Change(); change.Digest() != (record.RecipeChange{Files: state.Files, Package: state.Package, Recipe: state.Recipe, Supersedes: recipe.Supersedes}).Digest() {
+		return nil, fmt.Errorf("recipe %s: its leaf names other files than the recipe", hash.Short())
+	}
+	return recipe, nil
+}
+
+func (m *Member) readLock(a record.Attempt) (*record.Lock, error) {
+	file, err := m.store.Open(a.Lock.SHA256)
+	if err != nil {
+		return nil, fmt.Errorf("the lock: %w", err)
+	}
+	defer file.Close()
+	data, err := io.ReadAll(io.LimitReader(file, a.Lock.Size+1))
+	if err != nil {
+		return nil, fmt.Errorf("the lock: %w", err)
+	}
+	lock, err := record.DecodeLock(data)
+	if err != nil {
+		return nil, err
+	}
+	if lock.Recipe != a.Recipe {
+		return nil, errors.New("the lock is of another recipe")
+	}
+	return lock, nil
+}
+
+// builder is the published manifest of the recipe's builder image.
+func (m *Member) builder(recipe *record.Recipe) (*ledger.Publication, error) {
+	image, err := m.chain.ResolveTag(recipe.Builder.Repository(), recipe.Builder.Version())
+	if errors.Is(err, ledger.ErrNotFound) {
+		return nil, fmt.Errorf("%w: the builder image %s is not published yet", errWaits, recipe.Builder)
+	}
+	return image, err
+}
+
+// fetchBuilder checks that the lock pins a published manifest of the builder
+// image, and brings the image's files to this node.
+func (m *Member) fetchBuilder(ctx context.Context, recipe *record.Recipe, lock *record.Lock) error {
+	if recipe.Builder == "" {
+		if len(lock.Builder) > 0 {
+			return errors.New("the lock names a builder image, the recipe has none")
+		}
+		return nil
+	}
+	image, err := m.builder(recipe)
+	if err != nil {
+		return err
+	}
+	if len(lock.Builder) != 1 || lock.Builder[0] != image.Subject.Descriptor() {
+		return fmt.Errorf("the lock's builder image is not the published %s", recipe.Builder)
+	}
+	files, err := m.chain.Files(string(image.Subject.URI) + "#")
+	if err != nil {
+		return err
+	}
+	for _, file := range files {
+		if m.store.Has(file.Subject.Digest.SHA256) {
+			continue
+		}
+		if err := m.peers.Fetch(ctx, file.Subject.Descriptor()); err != nil {
+			return fmt.Errorf("builder image %s: %w", recipe.Builder, err)
+		}
+	}
+	return nil
+}
+
+// driveAttempt brings this node's vote on an attempt forward.
+func (m *Member) driveAttempt(ctx context.Context, running *sync.WaitGroup, a *ledger.Attempt) {
+	if !m.builds(a.Attempt.Platform) || a.Attempt.Engine != m.engine.Name() {
+		return
+	}
+	// Until the outcome a vote that stands on the chain is sent again: a
+	// publish leaf needs all equal votes in itself.
+	if _, voted := a.VoteOf(m.Identity); voted && !a.Active(m.chain.Time()) {
+		return
+	}
+	statement, salt, ok, err := m.votes.Outcome(a.ID)
+	if err != nil {
+		m.Log.Error("cannot read the vote file", "error", err)
+		return
+	}
+	if ok {
+		m.vote(a, statement, salt)
+		return
+	}
+	if a.Active(m.chain.Time()) {
+		m.start(ctx, running, "build "+a.ID.String(), classBuild, func(ctx context.Context) error { return m.build(ctx, a) })
+	}
+}
+
+// vote sends what the attempt's stage asks for: the commit, and once the
+// commits stand on the chain the reveal.
+func (m *Member) vote(a *ledger.Attempt, statement []byte, salt record.Hash) {
+	genesis := m.chain.Network().Genesis
+	if a.Status == ledger.StatusOpen {
+		if a.Active(m.chain.Time()) {
+			value := record.CommitValue(genesis, a.ID, m.Identity, salt, statement)
+			commit, err := record.SignCommit(genesis, a.ID, m.Identity, value, m.Vote)
+			if err != nil {
+				m.Log.Error("cannot sign a commit", "error", err)
+				return
+			}
+			m.submit(record.Part{Commit: &record.CommitPart{Attempt: a.ID, Commit: commit}})
+			m.tell(Note{Kind: NoteVoting, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number})
+		}
+		return
+	}
+	attestation, err := record.SignAttestation(a.ID, m.Identity, salt, statement, m.Vote)
+	if err != nil {
+		m.Log.Error("cannot sign an attestation", "error", err)
+		return
+	}
+	files, err := m.fileList(a.ID)
+	if err != nil {
+		m.Log.Error("cannot read a file list", "error", err)
+		return
+	}
+	m.submit(record.Part{Reveal: &record.RevealPart{Attestation: attestation, Files: files}})
+}

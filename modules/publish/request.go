@@ -1,0 +1,298 @@
+package publish
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sort"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/build"
+	"github.com/pyrsia/appliance/modules/ledger"
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+// Request is an operator's wish to have a package built. Its file lives until
+// the request has its outcome.
+type Request struct {
+	ID      string          `json:"id"`
+	Package artifact.PURL   `json:"package"`
+	Created int64           `json:"created"` // milliseconds since 1970
+	Attempt *record.Attempt `json:"attempt"` // once the lock is resolved
+	Done    bool            `json:"done"`
+	Error   string          `json:"error"` // why it ended without a publication
+}
+
+func (m *Member) requestFolder() string { return filepath.Join(m.Folder, "requests") }
+
+func (m *Member) loadRequests() error {
+	paths, err := filepath.Glob(filepath.Join(m.requestFolder(), "*.json"))
+	if err != nil {
+		return err
+	}
+	for _, path := range paths {
+		data, err := os.ReadFile(path)
+		if err != nil {
+			return fmt.Errorf("read requests: %w", err)
+		}
+		r := new(Request)
+		if err := json.Unmarshal(data, r); err != nil {
+			return fmt.Errorf("read request %s: %w; remove the file and ask again", path, err)
+		}
+		m.requests[r.ID] = r
+	}
+	return nil
+}
+
+func (m *Member) saveRequest(r Request) error {
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if err := m.writeFile(filepath.Join(m.requestFolder(), r.ID+".json"), data); err != nil {
+		return fmt.Errorf("keep request: %w", err)
+	}
+	m.mu.Lock()
+	m.requests[r.ID] = &r
+	m.mu.Unlock()
+	m.changed()
+	return nil
+}
+
+// RequestBuild asks for a package and returns the request's ID; the same
+// package asked for again while it is under way is the same request. The
+// request is durable when it returns.
+func (m *Member) RequestBuild(pkg artifact.PURL) (string, error) {
+	if _, err := m.chain.LiveRecipe(pkg); err != nil && !m.hasRecipe(pkg) {
+		return "", fmt.Errorf("%w for %s on this network; put one into the recipes folder of more than half of the build nodes", ErrNoRecipe, pkg)
+	}
+	for _, r := range m.Requests() {
+		if r.Package == pkg && !r.Done {
+			return r.ID, nil
+		}
+	}
+	id := make([]byte, 6)
+	rand.Read(id)
+	r := Request{ID: hex.EncodeToString(id), Package: pkg, Created: time.Now().UnixMilli()}
+	return r.ID, m.saveRequest(r)
+}
+
+func (m *Member) hasRecipe(pkg artifact.PURL) bool {
+	recipes, _ := m.Recipes()
+	for _, r := range recipes {
+		if r.Package == pkg {
+			return true
+		}
+	}
+	return false
+}
+
+// Requests are the requests of this node, oldest first.
+func (m *Member) Requests() []Request {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	requests := make([]Request, 0, len(m.requests))
+	for _, r := range m.requests {
+		requests = append(requests, *r)
+	}
+	sort.Slice(requests, func(i, j int) bool { return requests[i].Created < requests[j].Created })
+	return requests
+}
+
+// RequestState is where a request stands, for people: a word and an
+// explanation.
+func (m *Member) RequestState(r Request) (state, reason string) {
+	if r.Done && r.Error != "" {
+		return "failed", r.Error
+	}
+	if r.Done {
+		return "published", ""
+	}
+	if _, err := m.chain.LiveRecipe(r.Package); err != nil {
+		return "recipe-pending", "the recipe waits for the endorsement of more than half of the build nodes"
+	}
+	if r.Attempt != nil {
+		return "holding", "members get the locked files from their own upstreams"
+	}
+	switch state, err := m.resolveState(r.ID); state {
+	case "resting":
+		return "resting", err.Error()
+	case "waiting":
+		return "waiting", err.Error()
+	}
+	return "resolving", ""
+}
+
+func resolveKey(id string, number int64) string { return fmt.Sprintf("resolve %s %d", id, number) }
+
+// resolveState is the state of the newest lock that a request asked for.
+func (m *Member) resolveState(id string) (state string, err error) {
+	for number := int64(1); number <= ledger.MaxAttempts; number++ {
+		if s, e := m.jobState(resolveKey(id, number)); s != "" {
+			state, err = s, e
+		}
+	}
+	return state, err
+}
+
+func (m *Member) driveRequests(ctx context.Context, running *sync.WaitGroup) {
+	for _, r := range m.Requests() {
+		if !r.Done {
+			m.driveRequest(ctx, running, r)
+		}
+	}
+}
+
+// driveRequest brings one request forward: to a lock, to an attempt on the
+// chain, to its outcome.
+func (m *Member) driveRequest(ctx context.Context, running *sync.WaitGroup, r Request) {
+	live, err := m.chain.LiveRecipe(r.Package)
+	if err != nil {
+		return
+	}
+	recipe, err := record.DecodeRecipe(live.Recipe)
+	if err != nil {
+		m.end(r, err.Error())
+		return
+	}
+	newest, err := m.chain.Newest(live.Hash, recipe.Platform)
+	if err == nil && m.settled(r, newest) {
+		return
+	}
+	number := int64(1)
+	if err == nil {
+		number = newest.Attempt.Number + 1
+	}
+	if r.Attempt != nil && r.Attempt.Number == number && r.Attempt.Recipe == live.Hash && r.Attempt.Deadline > time.Now().UnixMilli() {
+		m.ask(*r.Attempt)
+		return
+	}
+	if r.Attempt != nil && r.Attempt.Number == number && r.Attempt.Recipe == live.Hash {
+		m.end(r, fmt.Sprintf("fewer than %d of %d members held the locked files in time", m.chain.Set().Majority(), m.chain.Set().Size()))
+		return
+	}
+	key := resolveKey(r.ID, number)
+	if state, err := m.jobState(key); state == "resting" {
+		m.end(r, err.Error())
+		return
+	}
+	m.start(ctx, running, key, classHold, func(ctx context.Context) error { return m.resolve(ctx, r, recipe, number) })
+}
+
+// settled tells whether the newest attempt of the request's recipe is its
+// outcome or may still be.
+func (m *Member) settled(r Request, newest *ledger.Attempt) bool {
+	switch {
+	case newest.Status == ledger.StatusPublished:
+		m.end(r, "")
+		return true
+	case newest.Active(m.chain.Time()):
+		return true
+	case r.Attempt == nil || r.Attempt.Number > newest.Attempt.Number:
+		return false // an earlier attempt failed; this request opens the next one
+	case newest.Status == ledger.StatusDisagreed:
+		m.end(r, fmt.Sprintf("the members disagree on attempt %d: no outcome has a majority", newest.Attempt.Number))
+		return true
+	default:
+		m.end(r, fmt.Sprintf("attempt %d expired: a majority did not vote in time", newest.Attempt.Number))
+		return true
+	}
+}
+
+func (m *Member) end(r Request, reason string) {
+	r.Done, r.Error = true, reason
+	if err := m.saveRequest(r); err != nil {
+		m.Log.Error("cannot keep a request", "error", err)
+	}
+}
+
+// ask sends the attempt with this node's own holding.
+func (m *Member) ask(a record.Attempt) {
+	holding, err := record.SignHolding(m.chain.Network().Genesis, a, m.Identity, m.Vote)
+	if err != nil {
+		m.Log.Error("cannot sign a holding", "error", err)
+		return
+	}
+	m.submit(record.Part{Hold: &record.HoldPart{Attempt: a, Holding: holding}})
+}
+
+// resolve makes the lock of a request and holds it itself.
+func (m *Member) resolve(ctx context.Context, r Request, recipe *record.Recipe, number int64) error {
+	if !m.builds(recipe.Platform) {
+		return fmt.Errorf("%w: this node does not build for %s", build.ErrFailed, recipe.Platform)
+	}
+	log, closeLog, err := m.openLog(r.ID)
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	note := Note{Kind: NoteResolving, Recipe: recipe.Hash(), Attempt: number}
+	m.tell(note)
+	stop := m.repeat(ctx, note)
+	defer stop()
+	lock, err := m.ResolveLock(ctx, recipe, r.ID, log)
+	if err != nil {
+		return err
+	}
+	d, err := m.store.Put(ctx, bytes.NewReader(record.MustMarshal(lock)))
+	if err != nil {
+		return fmt.Errorf("keep the lock: %w", err)
+	}
+	if err := m.inputs.Hold(ctx, recipe, lock, log); err != nil {
+		return err
+	}
+	r.Attempt = &record.Attempt{
+		Asker: m.Identity, Deadline: time.Now().Add(m.Deadline).UnixMilli(), Engine: m.engine.Name(),
+		Lock: d, Number: number, Platform: recipe.Platform, Recipe: recipe.Hash(),
+	}
+	return m.saveRequest(r)
+}
+
+// ResolveLock makes the lock of a recipe, which need not be on the chain; its
+// builder image must be.
+func (m *Member) ResolveLock(ctx context.Context, recipe *record.Recipe, id string, log *os.File) (*record.Lock, error) {
+	folder, err := m.emptyFolder(id + ".resolve")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(folder)
+	job := build.Job{ID: "resolve-" + id, Recipe: recipe, Open: m.store.Open, Folder: folder, Log: log}
+	if recipe.Builder != "" {
+		image, err := m.builder(recipe)
+		if err != nil {
+			return nil, err
+		}
+		job.Builder = image.Subject.Digest.SHA256
+		pinned := &record.Lock{Builder: []artifact.Descriptor{image.Subject.Descriptor()}}
+		if err := m.fetchBuilder(ctx, recipe, pinned); err != nil {
+			return nil, err
+		}
+	}
+	lock, err := m.inputs.Resolve(ctx, recipe, job)
+	if err != nil {
+		fmt.Fprintf(log, "error: %v\n", err)
+	}
+	return lock, err
+}
+
+// FindLog is the log file of a request, an attempt or a lock by the beginning
+// of its name, or ErrUnknown.
+func (m *Member) FindLog(prefix string) (string, error) {
+	if prefix == "" || strings.ContainsAny(prefix, `/*?[\`) {
+		return "", fmt.Errorf("%w %q", ErrUnknown, prefix)
+	}
+	paths, err := filepath.Glob(m.LogPath(prefix + "*"))
+	if err != nil || len(paths) == 0 {
+		return "", errors.Join(err, fmt.Errorf("%w %q on this node", ErrUnknown, prefix))
+	}
+	return paths[len(paths)-1], nil
+}

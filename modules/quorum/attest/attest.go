@@ -1,0 +1,537 @@
+// Package attest is the attest quorum: it collects the signed parts of members
+// and puts leaves together from them, once enough of all members agree.
+//
+// The attest quorum decides what is true, the order quorum
+// (modules/quorum/order) what comes next. A part is checked by itself when it
+// comes in; whether a leaf is valid is for the ledger's rules alone, so that a
+// wrong candidate costs a proposer nothing but the candidate.
+//
+// Everything here is pure: no file, socket, clock or goroutine. A Pool serves
+// one goroutine. Its size is bounded per member, so that no member can make
+// another forget.
+package attest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"sort"
+
+	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/ledger"
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+// ErrRefused is wrapped by Add for a part that is not taken.
+var ErrRefused = errors.New("part refused")
+
+// Bounds per member.
+const (
+	maxChanges     = 10_000   // endorsed and not yet on the chain
+	maxChangeBytes = 64 << 20 // of the recipes endorsed
+	maxAttempts    = 64       // held and not yet on the chain
+)
+
+// maxVotes bounds the attempts under way, each of which is on the chain.
+const maxVotes = 4096
+
+// View is what the pool reads of the chain.
+type View interface {
+	Network() record.Network
+	Set() *record.Set
+	Height() int64
+	Recipe(hash record.Hash) (*ledger.Recipe, error)
+	Newest(recipe record.Hash, platform string) (*ledger.Attempt, error)
+	Attempt(id record.Hash) (*ledger.Attempt, error)
+}
+
+// Pool holds the parts that are not on the chain yet.
+type Pool struct {
+	view     View
+	changes  map[record.Hash]*change
+	endorsed map[record.Identity]load
+	attempts map[record.Hash]*holdings
+	votes    map[record.Hash]*votes // by attempt leaf hash
+}
+
+// load is how much of the pool a member fills with endorsed changes.
+type load struct{ changes, bytes int }
+
+type change struct {
+	change       record.RecipeChange
+	size         int // bytes of the recipe
+	endorsements map[record.Identity]record.Endorsement
+}
+
+type holdings struct {
+	attempt  record.Attempt
+	holdings map[record.Identity]record.Holding
+}
+
+type votes struct {
+	commits map[record.Identity]record.Commit
+	reveals map[record.Identity]record.Attestation
+	lists   map[record.Hash][]record.Subject // by statement digest
+
+	enough int64 // when a majority had committed, milliseconds; 0 before
+	agreed int64 // when a majority had revealed the same, milliseconds; 0 before
+}
+
+// NewPool is an empty pool over a chain.
+func NewPool(view View) *Pool {
+	return &Pool{
+		view: view, changes: map[record.Hash]*change{}, endorsed: map[record.Identity]load{},
+		attempts: map[record.Hash]*holdings{}, votes: map[record.Hash]*votes{},
+	}
+}
+
+// Add checks a part and keeps it. added is false for one that is known already
+// or that the chain is past.
+func (p *Pool) Add(part record.Part) (added bool, err error) {
+	switch {
+	case part.Endorse != nil:
+		return p.endorse(*part.Endorse)
+	case part.Hold != nil:
+		return p.hold(*part.Hold)
+	case part.Commit != nil:
+		return p.commit(*part.Commit)
+	case part.Reveal != nil:
+		return p.reveal(*part.Reveal)
+	}
+	return false, fmt.Errorf("%w: empty", ErrRefused)
+}
+
+func (p *Pool) endorse(e record.EndorsePart) (bool, error) {
+	digest := e.Change.Digest()
+	if e.Endorsement.Change != digest {
+		return false, fmt.Errorf("%w: endorsement of another change", ErrRefused)
+	}
+	if _, err := p.view.Recipe(e.Change.RecipeHash()); err == nil {
+		return false, nil
+	}
+	known := p.changes[digest]
+	if known != nil {
+		if old, ok := known.endorsements[e.Endorsement.Identity]; ok && old.Seq >= e.Endorsement.Seq {
+			return false, nil
+		}
+	}
+	if err := e.Endorsement.Check(p.view.Network().Genesis, p.view.Set(), p.view.Height()+1); err != nil {
+		return false, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	id, size := e.Endorsement.Identity, len(e.Change.Recipe)
+	if size > record.MaxLeaf {
+		return false, fmt.Errorf("%w: a recipe of %d bytes fits no leaf", ErrRefused, size)
+	}
+	if known == nil {
+		known = &change{change: e.Change, size: size, endorsements: map[record.Identity]record.Endorsement{}}
+	}
+	if _, again := known.endorsements[id]; !again {
+		l := p.endorsed[id]
+		if l.changes >= maxChanges || l.bytes+size > maxChangeBytes {
+			return false, fmt.Errorf("%w: too many endorsed recipes of %s are waiting", ErrRefused, id)
+		}
+		p.endorsed[id] = load{l.changes + 1, l.bytes + size}
+	}
+	p.changes[digest] = known
+	known.endorsements[id] = e.Endorsement
+	return true, nil
+}
+
+// withdraw drops a member's endorsement from the pool.
+func (p *Pool) withdraw(c *change, id record.Identity) {
+	delete(c.endorsements, id)
+	l := p.endorsed[id]
+	p.endorsed[id] = load{l.changes - 1, l.bytes - c.size}
+}
+
+func (p *Pool) hold(h record.HoldPart) (bool, error) {
+	if !p.awaited(h.Attempt) {
+		return false, nil
+	}
+	digest := h.Attempt.Digest()
+	known := p.attempts[digest]
+	if known != nil {
+		if _, ok := known.holdings[h.Holding.Identity]; ok {
+			return false, nil
+		}
+	}
+	if err := h.Holding.Check(p.view.Network().Genesis, p.view.Set(), h.Attempt); err != nil {
+		return false, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if known == nil {
+		if p.heldBy(h.Holding.Identity) >= maxAttempts {
+			return false, fmt.Errorf("%w: too many attempts of %s are waiting", ErrRefused, h.Holding.Identity)
+		}
+		known = &holdings{attempt: h.Attempt, holdings: map[record.Identity]record.Holding{}}
+		p.attempts[digest] = known
+	}
+	known.holdings[h.Holding.Identity] = h.Holding
+	return true, nil
+}
+
+func (p *Pool) heldBy(id record.Identity) (n int) {
+	for _, h := range p.attempts {
+		if _, ok := h.holdings[id]; ok {
+			n++
+		}
+	}
+	return n
+}
+
+// awaited tells whether the attempt could still open: its recipe is live and
+// it is the next one by number.
+func (p *Pool) awaited(a record.Attempt) bool {
+	recipe, err := p.view.Recipe(a.Recipe)
+	if err != nil || !recipe.Live {
+		return false
+	}
+	last, err := p.view.Newest(a.Recipe, a.Platform)
+	if err != nil {
+		return a.Number == 1
+	}
+	return a.Number == last.Attempt.Number+1
+}
+
+func (p *Pool) votesFor(attempt record.Hash) (*votes, *ledger.Attempt, error) {
+	state, err := p.view.Attempt(attempt)
+	if err != nil {
+		return nil, nil, err
+	}
+	v := p.votes[attempt]
+	if v == nil {
+		if len(p.votes) >= maxVotes {
+			return nil, nil, fmt.Errorf("%w: too many attempts are under way", ErrRefused)
+		}
+		v = &votes{
+			commits: map[record.Identity]record.Commit{}, reveals: map[record.Identity]record.Attestation{},
+			lists: map[record.Hash][]record.Subject{},
+		}
+		p.votes[attempt] = v
+	}
+	return v, state, nil
+}
+
+func (p *Pool) commit(c record.CommitPart) (bool, error) {
+	v, state, err := p.votesFor(c.Attempt)
+	if err != nil {
+		return false, fmt.Errorf("%w: commit: %w", ErrRefused, err)
+	}
+	if _, known := v.commits[c.Commit.Identity]; known || state.Status != ledger.StatusOpen {
+		return false, nil
+	}
+	if err := c.Commit.Check(p.view.Network().Genesis, c.Attempt, p.view.Set()); err != nil {
+		return false, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	v.commits[c.Commit.Identity] = c.Commit
+	return true, nil
+}
+
+func (p *Pool) reveal(r record.RevealPart) (bool, error) {
+	a := r.Attestation
+	v, state, err := p.votesFor(a.Attempt)
+	if err != nil {
+		return false, fmt.Errorf("%w: reveal: %w", ErrRefused, err)
+	}
+	if state.Status == ledger.StatusOpen {
+		return false, fmt.Errorf("%w: %s reveals before the commits stand", ErrRefused, a.Identity)
+	}
+	// A vote that stands on the chain may be needed again in the publish leaf.
+	_, voted := state.VoteOf(a.Identity)
+	if _, known := v.reveals[a.Identity]; known || (voted && state.Status != ledger.StatusCommitted) {
+		return false, nil
+	}
+	committed, ok := state.Committed(a.Identity)
+	if !ok {
+		committed = record.CommitValue(p.view.Network().Genesis, a.Attempt, a.Identity, a.Salt, a.Statement)
+	}
+	if err := a.Check(p.view.Network().Genesis, p.view.Set(), committed); err != nil {
+		return false, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	statement, err := record.DecodeStatement(a.Statement)
+	if err != nil {
+		return false, fmt.Errorf("%w: %w", ErrRefused, err)
+	}
+	if !statement.HasFileList() && len(r.Files) > 0 {
+		return false, fmt.Errorf("%w: files beside a statement that lists them", ErrRefused)
+	}
+	if statement.HasFileList() {
+		if err := record.CheckFileList(statement, r.Files); err != nil {
+			return false, fmt.Errorf("%w: %w", ErrRefused, err)
+		}
+		v.lists[record.Digest(a.Statement)] = r.Files
+	}
+	v.reveals[a.Identity] = a
+	return true, nil
+}
+
+// Patience is how long leaves wait for members that are known to be at work,
+// so that a slower honest member's vote is not left out. It is the proposer's
+// manners, not a rule.
+type Patience struct {
+	Commit int64 // milliseconds after a majority committed, at the least; as long again as the majority took, at the most
+	Reveal int64 // milliseconds after a majority revealed the same
+}
+
+// Candidates are the leaves that can be put together now, in the order recipe,
+// attempt, commits, publish, attest. now is in milliseconds since 1970;
+// working tells whether a member is connected and at work on the attempt.
+func (p *Pool) Candidates(now int64, patience Patience, working func(record.Identity, record.Hash) bool) [][]record.Leaf {
+	p.prune(now)
+	var candidates [][]record.Leaf
+	majority := p.view.Set().Majority()
+	for _, digest := range sortedKeys(p.changes) {
+		if c := p.changes[digest]; len(c.endorsements) >= majority {
+			candidates = append(candidates, []record.Leaf{&record.RecipeLeaf{Change: c.change, Endorsements: sortedParts(c.endorsements)}})
+		}
+	}
+	for _, digest := range sortedKeys(p.attempts) {
+		if h := p.attempts[digest]; len(h.holdings) >= majority {
+			candidates = append(candidates, []record.Leaf{&record.AttemptLeaf{Attempt: h.attempt, Holdings: sortedParts(h.holdings)}})
+		}
+	}
+	for _, attempt := range sortedKeys(p.votes) {
+		candidates = append(candidates, p.voteLeaves(attempt, now, patience, working)...)
+	}
+	return candidates
+}
+
+func (p *Pool) voteLeaves(id record.Hash, now int64, patience Patience, working func(record.Identity, record.Hash) bool) [][]record.Leaf {
+	v := p.votes[id]
+	state, err := p.view.Attempt(id)
+	if err != nil {
+		return nil
+	}
+	switch {
+	case now > state.Attempt.Deadline && state.Status == ledger.StatusCommitted:
+		return attestLeaves(state, v, record.Hash{}) // nothing is published any more: show who said what
+	case state.Status == ledger.StatusOpen:
+		if p.committed(v, state, now, patience, working) {
+			return [][]record.Leaf{{&record.CommitsLeaf{Attempt: id, Commits: sortedParts(v.commits)}}}
+		}
+		return nil
+	case state.Status == ledger.StatusCommitted:
+		return p.outcome(v, state, now, patience, working)
+	default:
+		return attestLeaves(state, v, record.Hash{})
+	}
+}
+
+// committed tells whether the commits may be fixed: a majority has committed,
+// and nobody who is at work is left out, within patience.
+func (p *Pool) committed(v *votes, state *ledger.Attempt, now int64, patience Patience, working func(record.Identity, record.Hash) bool) bool {
+	if len(v.commits) < p.view.Set().Majority() {
+		return false
+	}
+	if v.enough == 0 {
+		v.enough = now
+	}
+	if now >= v.enough+max(patience.Commit, v.enough-state.Time) {
+		return true
+	}
+	for _, node := range p.view.Set().Nodes {
+		if _, ok := v.commits[node.Identity]; !ok && working(node.Identity, state.ID) {
+			return false
+		}
+	}
+	return true
+}
+
+// outcome is the publication with the dissent, or the dissent alone when no
+// statement can reach a majority any more.
+func (p *Pool) outcome(v *votes, state *ledger.Attempt, now int64, patience Patience, working func(record.Identity, record.Hash) bool) [][]record.Leaf {
+	counts, best, outstanding := map[record.Hash]int{}, record.Hash{}, 0
+	for _, commit := range state.Commits {
+		a, revealed := v.reveals[commit.Identity]
+		if !revealed {
+			outstanding++
+			continue
+		}
+		digest := record.Digest(a.Statement)
+		counts[digest]++
+		if counts[digest] > counts[best] {
+			best = digest
+		}
+	}
+	majority := p.view.Set().Majority()
+	if counts[best] < majority {
+		if counts[best]+outstanding < majority {
+			return attestLeaves(state, v, record.Hash{})
+		}
+		return nil
+	}
+	if v.agreed == 0 {
+		v.agreed = now
+	}
+	if outstanding > 0 && now < v.agreed+patience.Reveal && p.awaitsReveal(v, state, working) {
+		return nil
+	}
+	return append([][]record.Leaf{publication(state, v, best)}, attestLeaves(state, v, best)...)
+}
+
+func (p *Pool) awaitsReveal(v *votes, state *ledger.Attempt, working func(record.Identity, record.Hash) bool) bool {
+	for _, commit := range state.Commits {
+		if _, revealed := v.reveals[commit.Identity]; !revealed && working(commit.Identity, state.ID) {
+			return true
+		}
+	}
+	return false
+}
+
+func publication(state *ledger.Attempt, v *votes, digest record.Hash) []record.Leaf {
+	var equal []record.Attestation
+	for _, a := range sortedParts(v.reveals) {
+		if _, committed := state.Committed(a.Identity); committed && record.Digest(a.Statement) == digest {
+			equal = append(equal, a)
+		}
+	}
+	envelope, reveals := record.NewEnvelope(equal)
+	leaves := FileLeaves(state.ID, v.lists[digest])
+	return append(leaves, &record.PublishLeaf{Attempt: state.ID, Envelope: envelope, Reveals: reveals})
+}
+
+// FileLeaves cuts a file list into files leaves that each fit. The list may be
+// nil.
+func FileLeaves(attempt record.Hash, files []record.Subject) []record.Leaf {
+	if len(files) == 0 {
+		return nil
+	}
+	list := record.Digest(record.MustMarshal(files))
+	const room = record.MaxLeaf - 1024
+	var parts [][]record.Subject
+	size := room
+	for _, file := range files {
+		n := len(record.MustMarshal(file)) + 1
+		if size+n > room {
+			parts, size = append(parts, nil), 0
+		}
+		parts[len(parts)-1] = append(parts[len(parts)-1], file)
+		size += n
+	}
+	var leaves []record.Leaf
+	for i, part := range parts {
+		leaves = append(leaves, &record.FilesLeaf{Attempt: attempt, List: list, Part: int64(i), Parts: int64(len(parts)), Files: part})
+	}
+	return leaves
+}
+
+// attestLeaves are one attest leaf for each revealed statement but the given
+// one, of the votes that are not on the chain. Before an attempt has its
+// outcome the votes of those who did not commit have to wait: they would make
+// the leaf invalid for the others.
+func attestLeaves(state *ledger.Attempt, v *votes, published record.Hash) [][]record.Leaf {
+	byStatement := map[record.Hash][]record.Attestation{}
+	for _, a := range sortedParts(v.reveals) {
+		digest := record.Digest(a.Statement)
+		_, voted := state.VoteOf(a.Identity)
+		_, committed := state.Committed(a.Identity)
+		if digest == published || voted || (!committed && state.Status == ledger.StatusCommitted) {
+			continue
+		}
+		byStatement[digest] = append(byStatement[digest], a)
+	}
+	var candidates [][]record.Leaf
+	for _, digest := range sortedKeys(byStatement) {
+		envelope, reveals := record.NewEnvelope(byStatement[digest])
+		candidates = append(candidates, []record.Leaf{&record.AttestLeaf{Attempt: state.ID, Envelope: envelope, Reveals: reveals}})
+	}
+	return candidates
+}
+
+// prune drops what the chain or the clock is past.
+func (p *Pool) prune(now int64) {
+	for digest, c := range p.changes {
+		_, err := p.view.Recipe(c.change.RecipeHash())
+		for id, e := range c.endorsements {
+			if e.LastHeight <= p.view.Height() || err == nil {
+				p.withdraw(c, id)
+			}
+		}
+		if len(c.endorsements) == 0 {
+			delete(p.changes, digest)
+		}
+	}
+	for digest, h := range p.attempts {
+		if !p.awaited(h.attempt) || h.attempt.Deadline < now {
+			delete(p.attempts, digest)
+		}
+	}
+	for id, v := range p.votes {
+		state, err := p.view.Attempt(id)
+		if err != nil {
+			continue
+		}
+		if now <= state.Attempt.Deadline && (state.Status == ledger.StatusOpen || state.Status == ledger.StatusCommitted) {
+			continue
+		}
+		for identity := range v.reveals {
+			if _, voted := state.VoteOf(identity); voted {
+				delete(v.reveals, identity)
+			}
+		}
+		if len(v.reveals) == 0 {
+			delete(p.votes, id)
+		}
+	}
+}
+
+// Progress is who supports what is not on the chain yet, for people.
+type Progress struct {
+	Package   artifact.PURL
+	Recipe    record.Hash
+	Attempt   int64 // number; 0 for a recipe that waits for endorsements
+	Members   []record.Identity
+	Threshold int
+}
+
+// Waiting lists the recipes and attempts that wait for more members, sorted.
+func (p *Pool) Waiting() []Progress {
+	p.prune(0)
+	waiting := []Progress{}
+	for _, digest := range sortedKeys(p.changes) {
+		c := p.changes[digest]
+		waiting = append(waiting, Progress{Package: c.change.Package, Recipe: c.change.RecipeHash(), Members: members(c.endorsements), Threshold: p.view.Set().Majority()})
+	}
+	for _, digest := range sortedKeys(p.attempts) {
+		h := p.attempts[digest]
+		progress := Progress{Recipe: h.attempt.Recipe, Attempt: h.attempt.Number, Members: members(h.holdings), Threshold: p.view.Set().Majority()}
+		if recipe, err := p.view.Recipe(h.attempt.Recipe); err == nil {
+			progress.Package = recipe.Package
+		}
+		waiting = append(waiting, progress)
+	}
+	return waiting
+}
+
+// CommittedBy are the members whose commit for an attempt is in the pool.
+func (p *Pool) CommittedBy(attempt record.Hash) []record.Identity {
+	if v := p.votes[attempt]; v != nil {
+		return members(v.commits)
+	}
+	return nil
+}
+
+func members[T any](parts map[record.Identity]T) []record.Identity {
+	ids := make([]record.Identity, 0, len(parts))
+	for id := range parts {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	return ids
+}
+
+func sortedParts[T any](parts map[record.Identity]T) []T {
+	values := make([]T, 0, len(parts))
+	for _, id := range members(parts) {
+		values = append(values, parts[id])
+	}
+	return values
+}
+
+func sortedKeys[T any](m map[record.Hash]T) []record.Hash {
+	keys := make([]record.Hash, 0, len(m))
+	for key := range m {
+		keys = append(keys, key)
+	}
+	sort.Slice(keys, func(i, j int) bool { return string(keys[i][:]) < string(keys[j][:]) })
+	return keys
+}

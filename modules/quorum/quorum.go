@@ -1,0 +1,473 @@
+// Package quorum is the members' agreement: it drives the attest pool, which
+// says what is true, and the order machine, which says what comes next, and
+// appends what both decided.
+//
+// Both are pure (modules/quorum/attest, modules/quorum/order). This package
+// gives them a clock, the messages of other members and the vote file, on one
+// goroutine, so that nothing in here needs a lock.
+//
+// A vote is durable before it leaves: the order machine's Write action is
+// performed before the actions behind it, and if it cannot be, the service
+// stops with an error and starts again from the vote file.
+package quorum
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/pyrsia/appliance/modules/quorum/attest"
+	"github.com/pyrsia/appliance/modules/quorum/order"
+	"github.com/pyrsia/appliance/modules/quorum/order/votes"
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+// Chain is the log that the members agree on.
+type Chain interface {
+	attest.View
+	Genesis() *record.Genesis
+	Frontier() record.Frontier
+	Time() int64
+	Wait(ctx context.Context, height int64) error
+	Propose(candidates [][]record.Leaf, proposer record.Identity, now time.Time, log record.Signer) (*record.Block, error)
+	Validate(block *record.Block, now time.Time) error
+	Append(certified *record.Certified) error
+}
+
+// Transport sends messages to other members. Send queues and never blocks; a
+// message may get lost.
+type Transport interface {
+	Send(to record.Identity, message []byte)
+}
+
+// VoteFile keeps the votes of the order, durable when Put returns.
+type VoteFile interface {
+	Put(records ...votes.Record) error
+	Load(height int64) ([]votes.Record, error)
+	Prune(height int64) error
+}
+
+// Config is what the service needs.
+type Config struct {
+	Identity record.Identity
+	Signers  record.NodeSigners
+	Patience attest.Patience
+	Tick     time.Duration // how often what may have been lost is sent again
+	// Working tells whether a member said of late that it works on an attempt.
+	Working func(member record.Identity, attempt record.Hash) bool
+	// Heard is told of every part that another member sent; it returns fast.
+	Heard func(part record.Part)
+	// Note is told of every note that a member sent; it returns fast.
+	Note func(from record.Identity, note []byte)
+	Log  *slog.Logger
+}
+
+// The kinds of messages, their first byte.
+const (
+	kindOrder = 'o'
+	kindPart  = 'a'
+	kindNote  = 'n'
+)
+
+// MaxMessage is the largest message in bytes.
+const MaxMessage = record.MaxMessage + 1
+
+// inboxSize bounds the messages that wait for the loop. What does not fit is
+// lost, and sent again by its member's next tick.
+const inboxSize = 4096
+
+// Service runs the agreement on a member.
+type Service struct {
+	Config
+	chain     Chain
+	transport Transport
+	file      VoteFile
+	inbox     chan func(*loop)
+}
+
+// New makes the service; it starts nothing.
+func New(config Config, chain Chain, transport Transport, file VoteFile) *Service {
+	return &Service{Config: config, chain: chain, transport: transport, file: file, inbox: make(chan func(*loop), inboxSize)}
+}
+
+// Receive takes a message of another member. It never blocks; from is what the
+// transport authenticated.
+func (s *Service) Receive(from record.Identity, message []byte) {
+	if len(message) == 0 || len(message) > MaxMessage {
+		return
+	}
+	s.post(func(l *loop) { l.receive(from, message) })
+}
+
+// Connected says that a member's connection came up: what it may have missed
+// is sent again.
+func (s *Service) Connected(member record.Identity, connected bool) {
+	s.post(func(l *loop) {
+		l.step(order.Reachable{Member: member, Reachable: connected})
+		if connected {
+			l.step(order.Tick{})
+		}
+	})
+}
+
+func (s *Service) post(event func(*loop)) {
+	select {
+	case s.inbox <- event:
+	default:
+	}
+}
+
+// ErrBusy is returned by Submit when the service does not keep up or does not
+// run; submitting again later does.
+var ErrBusy = errors.New("the quorum service is busy")
+
+// Submit adds a part of this node to the pool and sends it to the others.
+func (s *Service) Submit(part record.Part) error {
+	data, err := part.Encode()
+	if err != nil {
+		return err
+	}
+	select {
+	case s.inbox <- func(l *loop) { l.submit(part, data) }:
+		return nil
+	default:
+		return ErrBusy
+	}
+}
+
+// Tell sends a note to the other members, best effort.
+func (s *Service) Tell(note []byte) { s.broadcast(kindNote, note) }
+
+func (s *Service) broadcast(kind byte, data []byte) {
+	message := append([]byte{kind}, data...)
+	for _, node := range s.chain.Set().Nodes {
+		if node.Identity != s.Identity {
+			s.transport.Send(node.Identity, message)
+		}
+	}
+}
+
+// Waiting lists what waits for more members; nil if the service does not
+// answer before the context ends.
+func (s *Service) Waiting(ctx context.Context) []attest.Progress {
+	answer := make(chan []attest.Progress, 1)
+	s.post(func(l *loop) { answer <- l.pool.Waiting() })
+	select {
+	case progress := <-answer:
+		return progress
+	case <-ctx.Done():
+		return nil
+	}
+}
+
+// loop is the state of one run of the service, owned by Serve's goroutine.
+type loop struct {
+	*Service
+	ctx     context.Context
+	pool    *attest.Pool
+	machine *order.Machine
+	height  int64 // that the machine works on
+	timers  chan order.Timeout
+	events  []order.Event       // that the machine has yet to be given
+	asked   *order.RequestBlock // not answered yet
+	fatal   error
+	dirty   bool // the pool or the chain changed since the last look for work
+	pending bool // what the machine was told last
+}
+
+// Serve agrees until the context ends or a vote cannot be written.
+func (s *Service) Serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	l := &loop{Service: s, ctx: ctx, pool: attest.NewPool(s.chain), timers: make(chan order.Timeout, 64)}
+	l.machine = order.New(l.orderConfig())
+	grown := make(chan struct{}, 1)
+	followed := make(chan struct{})
+	go func() {
+		defer close(followed)
+		s.follow(ctx, grown)
+	}()
+	defer func() { cancel(); <-followed }()
+	tick := time.NewTicker(s.Tick)
+	defer tick.Stop()
+	l.start()
+	for l.fatal == nil {
+		if l.dirty && len(s.inbox) == 0 {
+			l.lookForWork()
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case event := <-s.inbox:
+			event(l)
+		case timeout := <-l.timers:
+			l.step(timeout)
+		case <-grown:
+			l.start()
+		case <-tick.C:
+			l.dirty = true
+			l.step(order.Tick{})
+		}
+	}
+	return l.fatal
+}
+
+// follow reports that the chain grew, also by blocks that came over sync.
+func (s *Service) follow(ctx context.Context, grown chan<- struct{}) {
+	for height := s.chain.Height(); s.chain.Wait(ctx, height+1) == nil; {
+		height = s.chain.Height()
+		select {
+		case grown <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (l *loop) orderConfig() order.Config {
+	return order.Config{
+		Self: l.Identity, Genesis: l.chain.Network().Genesis, Timeouts: l.chain.Genesis().Timeouts, Signer: l.Signers.Vote,
+		CheckCosignature: l.checkCosignature, Identify: l.identify, Validate: l.validate,
+	}
+}
+
+// start begins the height after the chain's end, if the machine is behind it.
+func (l *loop) start() {
+	l.dirty = true
+	height := l.chain.Height() + 1
+	if height <= l.height {
+		return
+	}
+	records, err := l.file.Load(height)
+	if err != nil {
+		l.fatal = fmt.Errorf("read the vote file: %w", err)
+		return
+	}
+	// What is finished need not be remembered; a crash here prunes next time.
+	if err := l.file.Prune(height); err != nil {
+		l.fatal = fmt.Errorf("prune the vote file: %w", err)
+		return
+	}
+	l.height = height
+	l.step(order.Start{Height: height, Set: l.chain.Set(), Records: records})
+}
+
+// step gives the machine an event and performs what it wants, in order. Events
+// that performing brings up wait until all actions before them are done.
+func (l *loop) step(event order.Event) {
+	l.events = append(l.events, event)
+	if len(l.events) > 1 {
+		return // the call further up the stack goes on with it
+	}
+	for ; len(l.events) > 0; l.events = l.events[1:] {
+		for _, action := range l.machine.Step(l.events[0]) {
+			if l.fatal == nil {
+				l.perform(action)
+			}
+		}
+	}
+}
+
+func (l *loop) perform(action order.Action) {
+	switch action := action.(type) {
+	case order.Write:
+		if err := l.file.Put(action.Records...); err != nil {
+			l.fatal = fmt.Errorf("write the vote file: %w", err)
+		}
+	case order.Broadcast:
+		if data, ok := l.encode(action.Message); ok {
+			l.broadcast(kindOrder, data)
+		}
+	case order.Send:
+		if data, ok := l.encode(action.Message); ok {
+			l.transport.Send(action.To, append([]byte{kindOrder}, data...))
+		}
+	case order.ScheduleTimeout:
+		time.AfterFunc(action.After, func() {
+			select {
+			case l.timers <- action.Timeout:
+			case <-l.ctx.Done():
+			}
+		})
+	case order.RequestBlock:
+		l.asked = &action
+		l.propose()
+	case order.Decide:
+		l.cosign(action)
+	case order.Certified:
+		l.append(action)
+	case order.Evidence:
+		l.Log.Error("a member contradicted itself: two signed messages for one slot", "first", fmt.Sprintf("%+v", action.First), "second", fmt.Sprintf("%+v", action.Second))
+	case order.Conflict:
+		l.fatal = fmt.Errorf("the network forked at height %d: a decided and a certified block differ; stop this node and compare checkpoints with the other operators", action.Decided.Height)
+	case order.Dropped:
+		l.Log.Debug("dropped a message", "from", action.From, "why", action.Why)
+	case order.Fault:
+		l.Log.Error("the order machine met a fault", "error", action.Err)
+	case order.PeerBehind, order.PeerAhead:
+		// Both sides follow each other's chain over streams of their own.
+	}
+}
+
+func (l *loop) encode(message record.Message) ([]byte, bool) {
+	data, err := record.EncodeMessage(message)
+	if err != nil {
+		l.Log.Error("cannot encode a message", "error", err)
+	}
+	return data, err == nil
+}
+
+func (l *loop) receive(from record.Identity, message []byte) {
+	if _, member := l.chain.Set().Node(from); !member {
+		return
+	}
+	switch message[0] {
+	case kindOrder:
+		decoded, err := record.DecodeMessage(message[1:])
+		if err != nil {
+			l.Log.Debug("dropped a message", "from", from, "why", err)
+			return
+		}
+		l.step(order.Receive{From: from, Message: decoded})
+	case kindPart:
+		part, err := record.DecodePart(message[1:])
+		if err != nil {
+			l.Log.Debug("dropped a part", "from", from, "why", err)
+			return
+		}
+		l.add(part)
+		l.Heard(part)
+	case kindNote:
+		l.Note(from, message[1:])
+	}
+}
+
+func (l *loop) submit(part record.Part, data []byte) {
+	l.add(part)
+	l.broadcast(kindPart, data)
+}
+
+func (l *loop) add(part record.Part) {
+	added, err := l.pool.Add(part)
+	if err != nil {
+		l.Log.Debug("refused a part", "why", err)
+	}
+	l.dirty = l.dirty || added
+}
+
+// lookForWork tells the machine whether there is a block to propose.
+func (l *loop) lookForWork() {
+	l.dirty = false
+	block, err := l.block()
+	if err != nil {
+		l.Log.Error("cannot build a block", "error", err)
+		return
+	}
+	if pending := block != nil; pending != l.pending {
+		l.pending = pending
+		l.step(order.Pending{Pending: pending})
+	}
+	if block != nil && l.asked != nil {
+		l.propose()
+	}
+}
+
+// block is what this node would propose now, nil if nothing.
+func (l *loop) block() (*record.Block, error) {
+	now := time.Now()
+	candidates := l.pool.Candidates(now.UnixMilli(), l.Patience, l.Working)
+	due := l.chain.Height() == 0 || now.UnixMilli()-l.chain.Time() >= l.chain.Genesis().Timeouts.Heartbeat
+	if len(candidates) == 0 && !due {
+		return nil, nil
+	}
+	block, err := l.chain.Propose(candidates, l.Identity, now, l.Signers.Log)
+	if err != nil || (len(block.Leaves) == 1 && !due) {
+		return nil, err
+	}
+	return block, nil
+}
+
+// propose answers the machine's request for a block once there is something to
+// propose: now, or when a look for work finds it. The machine gives up waiting
+// by itself.
+func (l *loop) propose() {
+	block, err := l.block()
+	if err != nil {
+		l.Log.Error("cannot build a block", "error", err)
+	}
+	if block == nil || l.asked == nil || l.asked.Height != l.chain.Height()+1 {
+		return
+	}
+	asked := *l.asked
+	l.asked = nil
+	l.step(order.BlockBuilt{Height: asked.Height, Round: asked.Round, Block: block.Encode()})
+}
+
+// errMoved is why a block of another height than the chain's next cannot be
+// looked at: sync moved the chain, and a Start is on its way.
+var errMoved = errors.New("the chain moved on")
+
+// decode reads a block that would follow the chain's end.
+func (l *loop) decode(height int64, data []byte) (*record.Block, error) {
+	if height != l.chain.Height()+1 {
+		return nil, errMoved
+	}
+	return record.DecodeBlock(data)
+}
+
+// identify is the checkpoint that a block would lead to.
+func (l *loop) identify(height int64, data []byte) (record.BlockID, error) {
+	block, err := l.decode(height, data)
+	if err != nil {
+		return record.BlockID{}, err
+	}
+	checkpoint := block.Checkpoint(l.chain.Network().Origin(), l.chain.Frontier())
+	return record.BlockID{Size: checkpoint.Size, Root: checkpoint.Root}, nil
+}
+
+func (l *loop) validate(height int64, data []byte) error {
+	block, err := l.decode(height, data)
+	if err != nil {
+		return err
+	}
+	return l.chain.Validate(block, time.Now())
+}
+
+func (l *loop) checkpoint(id record.BlockID) record.Checkpoint {
+	return record.Checkpoint{Origin: l.chain.Network().Origin(), Size: id.Size, Root: id.Root}
+}
+
+func (l *loop) checkCosignature(set *record.Set, id record.BlockID, c record.Cosignature) error {
+	return c.Check(l.checkpoint(id), set)
+}
+
+func (l *loop) cosign(decided order.Decide) {
+	cosignature, err := record.SignCosignature(l.checkpoint(decided.ID), l.Identity, time.Now().Unix(), l.Signers.Cosigner)
+	if err != nil {
+		l.fatal = fmt.Errorf("cosign: %w", err)
+		return
+	}
+	l.step(order.Cosigned{Height: decided.Height, ID: decided.ID, Cosignature: cosignature})
+}
+
+func (l *loop) append(c order.Certified) {
+	if l.chain.Height() >= c.Height {
+		l.start()
+		return
+	}
+	block, err := record.DecodeBlock(c.Block)
+	if err != nil {
+		l.fatal = fmt.Errorf("append block %d: %w", c.Height, err)
+		return
+	}
+	certified, err := record.Certify(l.chain.Network(), l.chain.Set(), l.chain.Frontier(), block, c.Cosignatures)
+	if err == nil {
+		err = l.chain.Append(certified)
+	}
+	if err != nil && l.chain.Height() < c.Height {
+		l.fatal = fmt.Errorf("append block %d: %w", c.Height, err)
+		return
+	}
+	l.start()
+}
