@@ -1,0 +1,140 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/pyrsia/appliance/appliance/control"
+	"github.com/pyrsia/appliance/hcl/config"
+	"github.com/spf13/cobra"
+)
+
+// socketVariable names the control socket where --socket does not.
+const socketVariable = "PYRSIA_SOCKET"
+
+// app is what the verbs share: where to write, and the flags of all of them.
+type app struct {
+	out, err io.Writer
+	config   string
+	socket   string
+	json     bool
+}
+
+// run executes one command line and returns the process's exit code. An error
+// is told in one sentence.
+func run(ctx context.Context, args []string, out, errOut io.Writer) int {
+	a := &app{out: out, err: errOut}
+	root := a.root()
+	root.SetArgs(args)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
+		err = errors.New("interrupted")
+	}
+	fmt.Fprintf(errOut, "%s %s\n", a.style(errOut).red("pyrsia:"), sentence(err))
+	return 1
+}
+
+func (a *app) root() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "pyrsia",
+		Short: "Open-source packages that a majority of independent builders built alike",
+		Long: `Pyrsia is a network of nodes. Build nodes build packages from source, each for
+itself, and publish what more than half of them built byte for byte alike. Every
+node has the log of publications and serves only what it vouches for.`,
+		Example: `  pyrsia serve                         run the node that /etc/pyrsia/pyrsia.hcl describes
+  pyrsia status                        how the running node is
+  pyrsia build request --wait pkg:maven/org.codehaus.plexus/plexus-archiver@4.10.2`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version:       version(),
+	}
+	root.SetVersionTemplate("pyrsia {{.Version}}\n")
+	flags := root.PersistentFlags()
+	flags.StringVar(&a.config, "config", config.DefaultFile, "the node's configuration `FILE`")
+	flags.StringVar(&a.socket, "socket", "", "the node's control socket `PATH` (default: $"+socketVariable+", or admin.socket of the configuration)")
+	flags.BoolVar(&a.json, "json", false, "print JSON instead of a table")
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())
+	})
+	cobra.EnableCommandSorting = false
+	root.AddCommand(verbs(a)...)
+	return root
+}
+
+// group is a verb that only holds others.
+func group(use, short, example string, commands ...*cobra.Command) *cobra.Command {
+	g := &cobra.Command{
+		Use: use, Short: short, Example: example,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			hint := fmt.Sprintf("see `%s --help`", cmd.CommandPath())
+			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+				hint = fmt.Sprintf("did you mean `%s %s`?", cmd.CommandPath(), near[0])
+			}
+			return fmt.Errorf("unknown command %q for %q; %s", args[0], cmd.CommandPath(), hint)
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	g.SuggestionsMinimumDistance = 2
+	g.AddCommand(commands...)
+	return g
+}
+
+// exactly wants as many arguments as there are names, and says which are
+// missing.
+func exactly(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) < len(names):
+			return fmt.Errorf("%s is missing; write `%s %s`", names[len(args)], cmd.CommandPath(), strings.Join(names, " "))
+		case len(args) > len(names):
+			return fmt.Errorf("unexpected argument %q; write `%s`", args[len(names)], strings.TrimSpace(cmd.CommandPath()+" "+strings.Join(names, " ")))
+		}
+		return nil
+	}
+}
+
+// client connects to the running node: --socket, else the environment, else
+// the configuration, even if that has errors.
+func (a *app) client() *control.Client {
+	path := a.socket
+	if path == "" {
+		path = os.Getenv(socketVariable)
+	}
+	if path == "" {
+		_, path = config.Peek(a.config)
+	}
+	return control.NewClient(path)
+}
+
+// sentence is an error as one line: what is wrong, where, what to do.
+func sentence(err error) string {
+	text := strings.Join(strings.Fields(strings.ReplaceAll(err.Error(), "\n", " ")), " ")
+	return strings.TrimSuffix(text, ".")
+}
+
+// load reads the configuration. Its problems are shown in full on the error
+// stream before the one sentence.
+func (a *app) load() (*config.Config, error) {
+	c, diags := config.Load(a.config)
+	if len(diags) > 1 || len(diags) == 1 && !diags.HasErrors() {
+		diags.Write(a.err, a.style(a.err).on) //nolint:errcheck // nowhere else to say it
+	}
+	if err := diags.Err(); err != nil {
+		return nil, err
+	}
+	return c, nil
+}

@@ -1,0 +1,40 @@
+// Command pyrsia is the one program of a Pyrsia node and of who operates it:
+// `pyrsia serve` is the node, every other verb asks a running node over its
+// control socket, or works on files alone.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	stop()
+	os.Exit(code)
+}
+
+// verbs are all verbs in the order of the help.
+func verbs(a *app) []*cobra.Command {
+	return []*cobra.Command{
+		serveCommand(a),
+		statusCommand(a),
+		peersCommand(a),
+		idCommand(a),
+		networkCommand(a),
+		buildCommand(a),
+		recipeCommand(a),
+		logCommand(a),
+		sourcesCommand(a),
+		verifyCommand(a),
+		configCommand(a),
+		versionCommand(a),
+		relayCommand(a),
+	}
+}

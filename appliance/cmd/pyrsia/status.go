@@ -1,0 +1,153 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/pyrsia/appliance/appliance/control"
+	"github.com/spf13/cobra"
+)
+
+func statusCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:   "status",
+		Short: "How the running node is",
+		Example: `  pyrsia status
+  pyrsia status --json | jq .height`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client := a.client()
+			defer client.Close()
+			status, err := patiently(cmd.Context(), a, "asking the node", client.Status)
+			if err != nil {
+				return err
+			}
+			return a.show(status, func(w io.Writer, s style) { writeStatus(w, s, status, time.Now()) })
+		},
+	}
+}
+
+func writeStatus(w io.Writer, s style, n control.Status, now time.Time) {
+	if n.Halted != "" {
+		fmt.Fprintf(w, "%s %s\n\n", s.red("halted:"), n.Halted)
+	}
+	checkpoint := "checkpoint " + ago(now, n.CheckpointTime)
+	switch {
+	case n.CheckpointTime.Unix() <= 0:
+		checkpoint = s.yellow("no checkpoint yet")
+	case n.Stale:
+		checkpoint += ", " + s.yellow("stale")
+	}
+	sharing := "sharing"
+	if !n.Store.Sharing {
+		sharing = "not sharing"
+	}
+	builds := ""
+	if n.Builds.Limit > 0 {
+		builds = fmt.Sprintf("%d running, %d waiting, at most %d at once", n.Builds.Running, n.Builds.Waiting, n.Builds.Limit)
+	}
+	passed := ""
+	if n.Passed.Requests > 0 {
+		passed = s.yellow(fmt.Sprintf("%d requests, %s unverified", n.Passed.Requests, byteCount(n.Passed.Bytes)))
+	}
+	fields(w, s,
+		"node", strings.TrimSpace(string(n.Identity)+" "+n.Operator),
+		"role", n.Role,
+		"version", n.Version+", up since "+date(n.Started),
+		"config", n.Config,
+		"registry", strings.Join(n.Registry, " "),
+		"peers", fmt.Sprintf("%d connected", n.Peers),
+		"network", n.Network,
+		"genesis", "sha256:"+n.Genesis.String(),
+		"log", fmt.Sprintf("height %d, %s, %s", n.Height, plural(int(n.Size), "leaf"), checkpoint),
+		"rules", fmt.Sprintf("%d of %d members decide what is true, %d what comes next", n.Majority, len(n.Members), n.Quorum),
+		"store", fmt.Sprintf("%s of %s in %d files, %s", byteCount(n.Store.Bytes), byteCount(n.Store.Quota), n.Store.Files, sharing),
+		"builds", builds,
+		"passed through", passed,
+	)
+	writeMembers(w, s, n.Members)
+	writeMirrors(w, s, n.Mirrors)
+	writeTroubles(w, s, n.Services, now)
+}
+
+func writeMembers(w io.Writer, s style, members []control.Member) {
+	if len(members) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	rows := make([][]string, len(members))
+	for i, m := range members {
+		connected := s.verdict(yesNo(m.Connected))
+		if m.Self {
+			connected = "this node"
+		}
+		rows[i] = []string{who(m.Label, m.Identity), connected, number(m.Height), fmt.Sprint(m.Building), m.Operator, s.red(m.Fenced)}
+	}
+	table(w, s, []string{"MEMBER", "CONNECTED", "HEIGHT", "BUILDING", "OPERATOR", ""}, rows)
+}
+
+func writeMirrors(w io.Writer, s style, mirrors []control.Mirror) {
+	if len(mirrors) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	rows := make([][]string, len(mirrors))
+	for i, m := range mirrors {
+		rows[i] = []string{m.Kind, m.Unverified, fmt.Sprint(m.Declared), fmt.Sprint(m.Verified), fmt.Sprint(m.Passed), fmt.Sprint(m.Refused)}
+	}
+	table(w, s, []string{"MIRROR", "UNVERIFIED", "DECLARED", "VERIFIED", "PASSED", "REFUSED"}, rows)
+}
+
+// writeTroubles shows services only if one of them does not run: they are the
+// node's own business.
+func writeTroubles(w io.Writer, s style, services []control.Service, now time.Time) {
+	var rows [][]string
+	for _, service := range services {
+		if service.State != "ready" {
+			rows = append(rows, []string{service.Name, s.verdict(service.State), fmt.Sprint(service.Restarts), ago(now, service.Since), service.Error})
+		}
+	}
+	if len(rows) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	table(w, s, []string{"SERVICE", "STATE", "RESTARTS", "SINCE", "LAST ERROR"}, rows)
+}
+
+func peersCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "peers",
+		Aliases: []string{"list"},
+		Short:   "The peers that the node is connected to",
+		Example: `  pyrsia peers
+  pyrsia peers --json`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client := a.client()
+			defer client.Close()
+			peers, err := patiently(cmd.Context(), a, "asking the node", client.Peers)
+			if err != nil {
+				return err
+			}
+			return a.show(peers, func(w io.Writer, s style) { writePeers(w, s, peers, time.Now()) })
+		},
+	}
+}
+
+func writePeers(w io.Writer, s style, peers []control.Peer, now time.Time) {
+	if len(peers) == 0 {
+		fmt.Fprintln(w, "no peers: check the addresses of the trusted_build_peer blocks, and that port 4001 is open")
+		return
+	}
+	rows := make([][]string, len(peers))
+	for i, p := range peers {
+		latency := "–"
+		if p.Latency > 0 {
+			latency = p.Latency.Round(100 * time.Microsecond).String()
+		}
+		rows[i] = []string{string(p.Identity), p.Label, yesNo(p.Member), latency, byteCount(p.Sent), byteCount(p.Received), ago(now, p.Since), p.Address}
+	}
+	table(w, s, []string{"PEER", "LABEL", "MEMBER", "LATENCY", "SENT", "RECEIVED", "SINCE", "ADDRESS"}, rows)
+}

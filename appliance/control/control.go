@@ -1,0 +1,357 @@
+// Package control is the admin socket of a node: what an operator may ask and
+// order, as HTTP and JSON over a Unix socket that only the node's own user can
+// open.
+//
+// Everything that changes a node's state goes through this socket or through
+// pyrsia.hcl; the ports that clients use offer neither.
+//
+// Server answers for a Node; Client is a Node on the other side of the socket,
+// so that a caller cannot tell them apart. The wire form is one JSON object per
+// answer, and one JSON object per line where an answer goes on for a while
+// (stream.go). Its paths begin with /v1; a change that an older program would
+// misread gets a new beginning.
+package control
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"time"
+
+	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+// Node is everything that can be asked of a running node. Implementations are
+// safe for concurrent use. Errors wrap one of this package's sentinels where
+// one fits, and may carry a hint (WithHint).
+type Node interface {
+	Inspector
+	Builder
+	Recipes
+	Log
+	Artifacts
+}
+
+// Inspector tells how the node is.
+type Inspector interface {
+	// Status is a picture of the node now; it never waits for a peer.
+	Status(ctx context.Context) (Status, error)
+
+	// Peers are the peers connected now, members first, then by identity.
+	Peers(ctx context.Context) ([]Peer, error)
+}
+
+// Builder asks for builds and tells how they go. A build is named by its
+// request id, or by the package URL, which names the package's newest build.
+type Builder interface {
+	// RequestBuild asks for a build of the package and returns the request's
+	// id as soon as the request is durable. Asking again while a build of the
+	// package is under way returns that build's id.
+	RequestBuild(ctx context.Context, purl artifact.PURL) (id string, err error)
+
+	// Builds are the builds that the node knows of, newest first.
+	Builds(ctx context.Context) ([]Build, error)
+
+	// Build is one build with its outputs and every member's digests of them.
+	Build(ctx context.Context, ref string) (BuildDetail, error)
+
+	// WatchBuild calls send with the build as it is and again after each
+	// change, and returns nil after a build in a final state was sent. It
+	// returns send's error if send fails.
+	WatchBuild(ctx context.Context, ref string, send func(Build) error) error
+
+	// BuildLogs writes this node's own log of the build. With follow it goes
+	// on until the build ends.
+	BuildLogs(ctx context.Context, ref string, follow bool, w io.Writer) error
+}
+
+// Recipes tells of recipes.
+type Recipes interface {
+	// Recipes are the recipes of the chain and of the node's own folder, by
+	// package.
+	Recipes(ctx context.Context) ([]Recipe, error)
+
+	// ResolveLock runs the recipe once against the node's recording mirror and
+	// returns the lock of everything it took. Nothing is published and no
+	// build is asked for. progress is called with lines for a person.
+	ResolveLock(ctx context.Context, recipe *record.Recipe, progress func(line string) error) (*record.Lock, error)
+}
+
+// Log reads the node's copy of the chain.
+type Log interface {
+	// LogList lists up to count leaves from index from on. A negative from
+	// counts from the end: -20 begins at the twentieth leaf before the end.
+	LogList(ctx context.Context, from int64, count int) ([]LogEntry, error)
+
+	// LogInspect are the leaves that ref names, oldest first: a leaf's index,
+	// a package URL (with or without "#file"), or a SHA-256 of a file, leaf,
+	// recipe or attempt.
+	LogInspect(ctx context.Context, ref string) ([]LogLeaf, error)
+
+	// LogProve is the proof bundle (docs/protocol.md, "Proofs") of one file:
+	// "<purl>#<file>" or the file's SHA-256.
+	LogProve(ctx context.Context, ref string) ([]byte, error)
+
+	// Checkpoint is the newest checkpoint, a C2SP signed note.
+	Checkpoint(ctx context.Context) (string, error)
+}
+
+// Artifacts tells of the files that the node keeps.
+type Artifacts interface {
+	// Sources tells from whom the bytes of the named files came: ref is a
+	// package URL, "<purl>#<file>", a SHA-256, or "" for all files at hand.
+	Sources(ctx context.Context, ref string) ([]Artifact, error)
+}
+
+// Status is a picture of a node. Byte counts are bytes.
+type Status struct {
+	Version  string          `json:"version"`
+	Config   string          `json:"config"` // path of the file it runs with
+	Role     string          `json:"role"`   // "build" or "regular"
+	Identity record.Identity `json:"identity"`
+	Operator string          `json:"operator,omitempty"`
+	Started  time.Time       `json:"started"`
+	Addrs    []string        `json:"addresses"` // multiaddrs it can be dialled at
+	Registry []string        `json:"registry"`  // host:port that clients use
+
+	Network        string      `json:"network"`
+	Genesis        record.Hash `json:"genesis"`
+	Height         int64       `json:"height"` // of the newest block; genesis is 0
+	Size           int64       `json:"size"`   // leaves
+	Root           string      `json:"root"`   // of the newest checkpoint, base64
+	CheckpointTime time.Time   `json:"checkpointTime"`
+	Stale          bool        `json:"stale"` // the checkpoint is older than network.max_age
+	Halted         string      `json:"halted,omitempty"`
+
+	Peers    int       `json:"peers"`
+	Members  []Member  `json:"members"`
+	Majority int       `json:"majority"` // members that must agree on what is true
+	Quorum   int       `json:"quorum"`   // members that must agree on what comes next
+	Store    Store     `json:"store"`
+	Builds   Running   `json:"builds"`
+	Passed   Passed    `json:"passedThrough"`
+	Services []Service `json:"services"`
+	Mirrors  []Mirror  `json:"mirrors"`
+}
+
+// Member is an authorised build node as this node sees it.
+type Member struct {
+	Identity  record.Identity `json:"identity"`
+	Label     string          `json:"label,omitempty"` // of its trusted_build_peer block
+	Operator  string          `json:"operator,omitempty"`
+	Self      bool            `json:"self"`
+	Connected bool            `json:"connected"`
+	Height    int64           `json:"height"` // it last told; -1 before it did
+	Building  int             `json:"building"`
+	Fenced    string          `json:"fenced,omitempty"` // why it does not vote
+}
+
+// Store is the state of the content store.
+type Store struct {
+	Bytes   int64 `json:"bytes"`
+	Quota   int64 `json:"quota"`
+	Files   int64 `json:"files"`
+	Pinned  int64 `json:"pinned"` // bytes that are never evicted
+	Sharing bool  `json:"sharing"`
+}
+
+// Running counts builds on this node.
+type Running struct {
+	Running int `json:"running"`
+	Waiting int `json:"waiting"`
+	Limit   int `json:"limit"` // build.parallel; 0 on a regular node
+}
+
+// Passed counts what was served without the log vouching for it.
+type Passed struct {
+	Requests int64 `json:"requests"`
+	Bytes    int64 `json:"bytes"`
+}
+
+// Mirror is the state of one mirror block.
+type Mirror struct {
+	Kind       string `json:"kind"` // "docker", "maven"
+	Unverified string `json:"unverified"`
+	Declared   int    `json:"declared"` // patterns in the file
+	Verified   int64  `json:"verified"` // requests answered with verified bytes
+	Passed     int64  `json:"passed"`   // requests passed through
+	Refused    int64  `json:"refused"`
+}
+
+// Service is a part of the supervisor's tree.
+type Service struct {
+	Name     string    `json:"name"`
+	State    string    `json:"state"` // starting, ready, backoff, stopped, failed
+	Restarts int       `json:"restarts"`
+	Since    time.Time `json:"since"` // of the state
+	Error    string    `json:"error,omitempty"`
+}
+
+// Peer is a connected peer.
+type Peer struct {
+	Identity record.Identity `json:"identity"`
+	Label    string          `json:"label,omitempty"`
+	Member   bool            `json:"member"`
+	Address  string          `json:"address"` // multiaddr of the connection
+	Agent    string          `json:"agent"`   // what it says it runs
+	Latency  time.Duration   `json:"latencyNanoseconds"`
+	Since    time.Time       `json:"since"`
+	Sent     int64           `json:"sent"`     // bytes of artifacts
+	Received int64           `json:"received"` // bytes of artifacts
+}
+
+// BuildState is how far a build is.
+type BuildState string
+
+// The states of a build, in their usual order. Published, disagreed, expired,
+// failed and resting are final.
+const (
+	RecipePending BuildState = "recipe-pending" // the recipe waits for a majority's endorsement
+	Resolving     BuildState = "resolving"      // the asker finds the inputs
+	Holding       BuildState = "holding"        // members get the lock's files themselves
+	Building      BuildState = "building"
+	Committed     BuildState = "committed"  // commits are on the chain, votes are being revealed
+	Publishing    BuildState = "publishing" // a majority agrees, the block is being ordered
+	Published     BuildState = "published"
+	Disagreed     BuildState = "disagreed" // no result can reach a majority any more
+	Expired       BuildState = "expired"   // the deadline passed
+	Failed        BuildState = "failed"    // the recipe's own commands failed
+	Resting       BuildState = "resting"   // tried as often as allowed; asks a person to look
+)
+
+// Final tells whether the state does not change any more.
+func (s BuildState) Final() bool {
+	switch s {
+	case Published, Disagreed, Expired, Failed, Resting:
+		return true
+	}
+	return false
+}
+
+// Build is one attempt at a package.
+type Build struct {
+	ID       string        `json:"id"`
+	Package  artifact.PURL `json:"package"`
+	Recipe   record.Hash   `json:"recipe"`
+	Attempt  int64         `json:"attempt"`  // from 1; 0 before it is on the chain
+	Platform string        `json:"platform"` //
+	State    BuildState    `json:"state"`
+	Reason   string        `json:"reason,omitempty"` // why it is in this state, one sentence
+	Step     string        `json:"step,omitempty"`   // what this node does for it now
+	Members  []Vote        `json:"members"`
+	Majority int           `json:"majority"`
+	Height   int64         `json:"height"` // of the block that published it; -1 before
+	Asked    time.Time     `json:"asked"`
+	Changed  time.Time     `json:"changed"`
+	Deadline time.Time     `json:"deadline"`
+}
+
+// How a member voted, compared with the published or leading result.
+const (
+	VoteNone      = ""          // nothing heard yet
+	VoteHolds     = "holds"     // has every file of the lock
+	VoteDeclined  = "declined"  // will not build; Reason says why
+	VoteBuilding  = "building"  //
+	VoteCommitted = "committed" // its commit is on the chain, its vote hidden
+	VoteEqual     = "equal"
+	VoteDifferent = "different"
+	VoteFailed    = "failed"
+	VoteAbsent    = "absent" // did not vote before the end
+)
+
+// Vote is what one member did for a build.
+type Vote struct {
+	Identity record.Identity `json:"identity"`
+	Label    string          `json:"label,omitempty"`
+	Self     bool            `json:"self"`
+	Vote     string          `json:"vote"`
+	Digest   string          `json:"digest,omitempty"` // of its statement, short; equal digests are equal results
+	Reason   string          `json:"reason,omitempty"`
+	When     time.Time       `json:"when"` // zero before it did anything
+}
+
+// BuildDetail is a build with all that is known of its outputs.
+type BuildDetail struct {
+	Build
+	Lock        artifact.Descriptor `json:"lock"`
+	Inputs      int                 `json:"inputs"`         // entries of the lock
+	Verified    int                 `json:"verifiedInputs"` // of them, vouched for by the chain
+	AttemptLeaf record.Hash         `json:"attemptLeaf"`
+	Leaf        int64               `json:"leaf"` // index of the publish leaf; -1 before
+	Outputs     []Output            `json:"outputs"`
+}
+
+// Output is one file of a build and what each member made of it.
+type Output struct {
+	Name      artifact.Name       `json:"name"`
+	MediaType string              `json:"mediaType,omitempty"`
+	File      artifact.Descriptor `json:"file"` // of the leading or published result
+	Members   []OutputVote        `json:"members"`
+}
+
+// OutputVote is a member's digest of one output.
+type OutputVote struct {
+	Identity record.Identity     `json:"identity"`
+	Label    string              `json:"label,omitempty"`
+	File     artifact.Descriptor `json:"file"`
+	Equal    bool                `json:"equal"`
+	Explain  string              `json:"explain,omitempty"` // where it differs, one line per place
+}
+
+// Recipe is a recipe and its standing.
+type Recipe struct {
+	Package    artifact.PURL     `json:"package"`
+	Hash       record.Hash       `json:"hash"`
+	File       string            `json:"file,omitempty"` // in this node's folder
+	State      string            `json:"state"`          // "live", "superseded", "pending", "invalid"
+	Leaf       int64             `json:"leaf"`           // -1 before it is on the chain
+	Endorsed   []record.Identity `json:"endorsed"`
+	Missing    []record.Identity `json:"missing"`
+	Supersedes string            `json:"supersedes,omitempty"`
+	Reason     string            `json:"reason,omitempty"`
+}
+
+// LogEntry is a leaf in a list.
+type LogEntry struct {
+	Index   int64           `json:"index"`
+	Height  int64           `json:"height"`
+	Type    record.LeafType `json:"type"`
+	Time    time.Time       `json:"time"` // of its block
+	Summary string          `json:"summary"`
+}
+
+// LogLeaf is a leaf with all of its content.
+type LogLeaf struct {
+	LogEntry
+	Hash record.Hash     `json:"hash"` // RFC 6962 leaf hash
+	Leaf json.RawMessage `json:"leaf"` // the leaf's own bytes, canonical JSON
+	// Statement is the decoded payload of a publish or attest leaf.
+	Statement json.RawMessage `json:"statement,omitempty"`
+}
+
+// Artifact is a file and where its bytes came from.
+type Artifact struct {
+	Name      artifact.Name       `json:"name"`
+	File      artifact.Descriptor `json:"file"`
+	Have      int64               `json:"have"`     // bytes at hand
+	Verified  bool                `json:"verified"` // the log vouches for it
+	Sources   []Source            `json:"sources"`
+	Completed time.Time           `json:"completed"` // zero while it is partial
+}
+
+// The kinds of sources.
+const (
+	SourceBuild    = "build"    // built by this node
+	SourcePeer     = "peer"     // fetched from a peer
+	SourceUpstream = "upstream" // fetched from the configured upstream
+)
+
+// Source is one origin of an artifact's bytes.
+type Source struct {
+	Kind     string          `json:"kind"`
+	Identity record.Identity `json:"identity,omitempty"` // of a peer
+	Label    string          `json:"label,omitempty"`
+	Bytes    int64           `json:"bytes"`
+	Refused  int64           `json:"refused"` // bytes that did not verify
+}

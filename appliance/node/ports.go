@@ -1,0 +1,271 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/build"
+	"github.com/pyrsia/appliance/modules/build/input"
+	"github.com/pyrsia/appliance/modules/chain"
+	"github.com/pyrsia/appliance/modules/distribution"
+	"github.com/pyrsia/appliance/modules/distribution/libp2p"
+	"github.com/pyrsia/appliance/modules/ledger"
+	"github.com/pyrsia/appliance/modules/mirror"
+	"github.com/pyrsia/appliance/modules/publish"
+	"github.com/pyrsia/appliance/modules/quorum"
+	"github.com/pyrsia/appliance/modules/quorum/attest"
+	"github.com/pyrsia/appliance/modules/record"
+	"github.com/pyrsia/appliance/modules/registry/tlog"
+	"github.com/pyrsia/appliance/modules/store"
+	"github.com/pyrsia/appliance/modules/store/disk"
+)
+
+// Each type here is one module seen through the port of another. They hold no
+// state and decide nothing.
+
+// vouching is the chain as the mirror's log.
+type vouching struct{ chain *chain.Chain }
+
+func (v vouching) vouched(p *ledger.Publication, err error) (mirror.Vouched, error) {
+	if errors.Is(err, ledger.ErrNotFound) {
+		return mirror.Vouched{}, mirror.ErrNotPublished
+	}
+	if err != nil {
+		return mirror.Vouched{}, err
+	}
+	return mirror.Vouched{
+		Name: p.Subject.FileName(), Descriptor: p.Subject.Descriptor(), MediaType: p.Subject.MediaType,
+		Block: p.Height, Leaf: p.Leaf, Votes: p.Votes, Nodes: v.chain.Set().Size(),
+	}, nil
+}
+
+func (v vouching) Resolve(name artifact.Name) (mirror.Vouched, error) {
+	return v.vouched(v.chain.Resolve(name))
+}
+
+func (v vouching) ResolveDigest(digest artifact.SHA256) (mirror.Vouched, error) {
+	return v.vouched(v.chain.ResolveDigest(digest))
+}
+
+func (v vouching) Tag(repository, tag string) (mirror.Vouched, error) {
+	return v.vouched(v.chain.ResolveTag(repository, tag))
+}
+
+// index is the chain as the mirror's index.
+type index struct{ chain *chain.Chain }
+
+func (i index) Tags(repository string) ([]string, error) { return i.chain.Tags(repository) }
+
+func (i index) Versions(group, name string) ([]string, error) {
+	prefix := string(artifact.NewPURL("maven", group, name, "", nil)) + "@"
+	entries, err := i.chain.Files(prefix)
+	found := map[string]bool{}
+	for _, e := range entries {
+		found[e.Subject.URI.Version()] = true
+	}
+	versions := make([]string, 0, len(found))
+	for version := range found {
+		versions = append(versions, version)
+	}
+	sort.Strings(versions)
+	return versions, err
+}
+
+// proofs is the chain as the log's proofs.
+type proofs struct{ chain *chain.Chain }
+
+func (p proofs) Bundle(digest artifact.SHA256) ([]byte, error) {
+	publication, err := p.chain.ResolveDigest(digest)
+	if errors.Is(err, ledger.ErrNotFound) {
+		return nil, tlog.ErrUnknown
+	}
+	if err != nil {
+		return nil, err
+	}
+	return p.chain.Prove(publication)
+}
+
+// streams is the host as the mirror's peers.
+type streams struct{ host *libp2p.Host }
+
+func (s streams) Open(ctx context.Context, d artifact.Descriptor) (io.ReadSeekCloser, error) {
+	reader, err := s.host.Open(ctx, d)
+	if errors.Is(err, distribution.ErrNoSource) || errors.Is(err, distribution.ErrNotServing) {
+		return nil, errors.Join(mirror.ErrNoSource, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return stream{reader}, nil
+}
+
+// stream says in the mirror's words that no source is left.
+type stream struct{ io.ReadSeekCloser }
+
+func (s stream) Read(p []byte) (int, error) {
+	n, err := s.ReadSeekCloser.Read(p)
+	if errors.Is(err, distribution.ErrNoSource) {
+		err = errors.Join(mirror.ErrNoSource, err)
+	}
+	return n, err
+}
+
+// peerStore is the store as distribution's.
+type peerStore struct{ *disk.Store }
+
+func (s peerStore) Begin(d artifact.Descriptor) (distribution.Download, error) {
+	download, err := s.Store.Begin(d)
+	if err != nil {
+		return nil, err
+	}
+	return download, nil
+}
+
+func (s peerStore) Through(d artifact.Descriptor) distribution.Download { return store.NewThrough(d) }
+
+// blobs is the host as what fetches into the store.
+type blobs struct {
+	host  *libp2p.Host
+	store *disk.Store
+}
+
+func (b blobs) Fetch(ctx context.Context, d artifact.Descriptor) error {
+	if have, err := b.store.Stat(d.SHA256); err == nil && have == d {
+		return nil
+	}
+	return b.host.Fetch(ctx, d)
+}
+
+// pinning is the store as a member's: the inputs and outputs that it puts there
+// it must keep, since a later rebuild must not depend on an upstream.
+type pinning struct{ *disk.Store }
+
+func (p pinning) Put(ctx context.Context, r io.Reader) (artifact.Descriptor, error) {
+	d, err := p.Store.Put(ctx, r)
+	if err != nil {
+		return d, err
+	}
+	return d, p.Store.Pin(d.SHA256)
+}
+
+// inputStore is the store as that of locked inputs.
+type inputStore struct{ pinning }
+
+func (s inputStore) Stat(digest artifact.SHA256) (artifact.Descriptor, bool) {
+	d, err := s.Store.Stat(digest)
+	return d, err == nil
+}
+
+// inputChain is the chain as what vouches for locked inputs.
+type inputChain struct{ chain *chain.Chain }
+
+func (c inputChain) Live(image artifact.PURL) (artifact.Descriptor, bool) {
+	p, err := c.chain.ResolveTag(image.Repository(), image.Version())
+	if err != nil {
+		return artifact.Descriptor{}, false
+	}
+	return p.Subject.Descriptor(), true
+}
+
+func (c inputChain) Vouched(name artifact.Name) (artifact.Descriptor, bool) {
+	p, err := c.chain.Resolve(name)
+	if err != nil {
+		return artifact.Descriptor{}, false
+	}
+	return p.Subject.Descriptor(), true
+}
+
+// inputs is the keeper with the engine it resolves by.
+type inputs struct {
+	keeper *input.Keeper
+	engine build.Engine
+}
+
+func (i inputs) Resolve(ctx context.Context, recipe *record.Recipe, job build.Job) (*record.Lock, error) {
+	return i.keeper.Resolve(ctx, recipe, i.engine, job, progressLines(job.Log))
+}
+
+func (i inputs) Hold(ctx context.Context, recipe *record.Recipe, lock *record.Lock, log io.Writer) error {
+	return i.keeper.Hold(ctx, recipe, lock, progressLines(log))
+}
+
+// progressLines writes progress as a line now and then.
+func progressLines(w io.Writer) input.Report {
+	var last time.Time
+	return func(p input.Progress) {
+		if done := p.FilesDone == p.Files; !done && time.Since(last) < time.Second {
+			return
+		}
+		last = time.Now()
+		fmt.Fprintf(w, "inputs: %d of %d files, %.1f of %.1f MB\n", p.FilesDone, p.Files, float64(p.BytesDone)/1e6, float64(p.Bytes)/1e6)
+	}
+}
+
+// messages is the host as the quorum's transport.
+type messages struct{ host *libp2p.Host }
+
+func (m messages) Send(to record.Identity, message []byte) {
+	// A message that cannot be queued is lost like any other, and sent again.
+	_ = m.host.Send(context.Background(), to, message)
+}
+
+// agreement is the quorum service as publish's.
+type agreement struct{ service *quorum.Service }
+
+func (a agreement) Submit(part record.Part) error { return a.service.Submit(part) }
+
+func (a agreement) Tell(note publish.Note) {
+	if data, err := json.Marshal(note); err == nil {
+		a.service.Tell(data)
+	}
+}
+
+// note takes a member's note to publish.
+func (n *Node) note(from record.Identity, data []byte) {
+	var note publish.Note
+	if len(data) > 2*publish.MaxNoteText || json.Unmarshal(data, &note) != nil || note.From != from {
+		return
+	}
+	n.member.HeardNote(note)
+}
+
+// waiting is what waits for more members. A service that does not answer at
+// once has nothing to show.
+func (n *Node) waiting() []attest.Progress {
+	if n.quorum == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	return n.quorum.Waiting(ctx)
+}
+
+// wishes takes clients' wishes for packages to the member on a build node; a
+// regular node asks nobody yet.
+type wishes struct{ node *Node }
+
+func (w wishes) Ask(_ context.Context, pkg artifact.PURL) error {
+	if w.node.member == nil {
+		return nil
+	}
+	_, err := w.node.member.RequestBuild(pkg)
+	return err
+}
+
+// recipeFolder reads the operator's recipes, again only when a file changed.
+type recipeFolder struct {
+	folder string
+	cache  recipeCache
+}
+
+func isRecipe(entry os.DirEntry) bool {
+	return entry.Type().IsRegular() && strings.HasSuffix(entry.Name(), ".hcl")
+}

@@ -1,0 +1,189 @@
+package node
+
+import (
+	"context"
+	"encoding/base64"
+	"sort"
+	"strings"
+	"time"
+
+	"github.com/pyrsia/appliance/appliance/control"
+	"github.com/pyrsia/appliance/appliance/supervisor"
+	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/ledger"
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+// Status implements control.Inspector.
+func (n *Node) Status(context.Context) (control.Status, error) {
+	set, frontier := n.chain.Set(), n.chain.Frontier()
+	root := frontier.Root()
+	s := control.Status{
+		Version: n.version, Config: n.config.File, Role: n.role(), Identity: n.identity, Started: n.started,
+		Addrs: n.addresses(), Registry: n.config.Registry.Listen,
+		Network: n.chain.Network().Name, Genesis: n.chain.Network().Genesis, Height: n.chain.Height(), Size: frontier.Size,
+		Root: base64.StdEncoding.EncodeToString(root[:]), CheckpointTime: milliseconds(n.chain.Time()),
+		Stale: n.stale(), Peers: len(n.host.Peers()), Members: n.members(), Majority: set.Majority(), Quorum: set.Quorum(),
+		Mirrors: n.mirrorStates(), Services: n.services(),
+	}
+	if member, ok := set.Node(n.identity); ok {
+		s.Operator = member.Operator
+	}
+	held := n.store.Status()
+	s.Store = control.Store{Bytes: held.Bytes, Quota: held.Quota, Files: int64(held.Blobs), Pinned: int64(held.Pinned), Sharing: n.config.Distribution.Share}
+	for _, m := range s.Mirrors {
+		s.Passed.Requests += m.Passed
+		s.Passed.Bytes += n.traffic.of(m.Kind).bytes.Load()
+	}
+	if n.member != nil {
+		s.Builds.Running, s.Builds.Waiting = n.member.Load()
+		s.Builds.Limit = int(n.config.Build.Parallel)
+	}
+	return s, nil
+}
+
+func (n *Node) role() string {
+	if n.isBuilder() {
+		return "build"
+	}
+	return "regular"
+}
+
+// stale tells whether the newest block is older than the operator allows.
+func (n *Node) stale() bool {
+	age := n.config.Network.MaxAge
+	return age > 0 && time.Since(milliseconds(n.chain.Time())) > age
+}
+
+func (n *Node) addresses() []string {
+	addresses := []string{}
+	for _, a := range n.host.Addresses() {
+		addresses = append(addresses, a)
+	}
+	return addresses
+}
+
+func (n *Node) members() []control.Member {
+	members := []control.Member{}
+	for _, node := range n.chain.Set().Nodes {
+		m := control.Member{
+			Identity: node.Identity, Label: n.labels[node.Identity], Operator: node.Operator,
+			Self: node.Identity == n.identity, Connected: n.host.Connected(node.Identity), Height: -1,
+		}
+		if m.Self {
+			m.Connected, m.Height = true, n.chain.Height()
+		}
+		members = append(members, m)
+	}
+	return members
+}
+
+func (n *Node) services() []control.Service {
+	services := []control.Service{}
+	for _, state := range n.tree.States() {
+		services = append(services, service(state))
+	}
+	return services
+}
+
+func service(state supervisor.State) control.Service {
+	s := control.Service{Name: state.Name, State: state.State, Restarts: state.Restarts, Since: state.Since}
+	if state.Err != nil {
+		s.Error = state.Err.Error()
+	}
+	return s
+}
+
+// Peers implements control.Inspector.
+func (n *Node) Peers(context.Context) ([]control.Peer, error) {
+	peers := []control.Peer{}
+	for _, p := range n.host.Peers() {
+		_, member := n.chain.Set().Node(p.Identity)
+		peers = append(peers, control.Peer{
+			Identity: p.Identity, Label: n.labels[p.Identity], Member: member, Address: strings.Join(p.Addresses, " "), Agent: p.Agent,
+			Latency: p.RTT, Since: p.Since, Sent: p.Out, Received: p.In,
+		})
+	}
+	sort.Slice(peers, func(i, j int) bool {
+		if peers[i].Member != peers[j].Member {
+			return peers[i].Member
+		}
+		return peers[i].Identity < peers[j].Identity
+	})
+	return peers, nil
+}
+
+// Sources implements control.Artifacts.
+func (n *Node) Sources(_ context.Context, ref string) ([]control.Artifact, error) {
+	entries, err := n.entries(ref)
+	if err != nil {
+		return nil, err
+	}
+	artifacts := []control.Artifact{}
+	for _, e := range entries {
+		a := n.artifact(e)
+		if ref != "" || a.Have > 0 {
+			artifacts = append(artifacts, a)
+		}
+	}
+	return artifacts, nil
+}
+
+func (n *Node) entries(ref string) ([]ledger.Entry, error) {
+	if ref == "" {
+		return n.chain.Files("")
+	}
+	if purl, err := artifact.ParsePURL(ref); err == nil {
+		prefix := ref + "#"
+		if p, err := n.chain.ResolveTag(purl.Repository(), purl.Version()); purl.Type() == "docker" && err == nil {
+			prefix = string(p.Subject.URI) + "#"
+		}
+		entries, err := n.chain.Files(prefix)
+		if len(entries) > 0 || err != nil {
+			return entries, err
+		}
+	}
+	p, err := n.published(ref)
+	if err != nil {
+		return nil, err
+	}
+	return []ledger.Entry{p.Entry}, nil
+}
+
+func (n *Node) artifact(e ledger.Entry) control.Artifact {
+	d := e.Subject.Descriptor()
+	a := control.Artifact{Name: e.Subject.FileName(), File: d, Verified: true, Sources: []control.Source{}}
+	if !n.store.Has(d.SHA256) {
+		return a
+	}
+	a.Have = d.Size
+	rest := d.Size
+	bySource := n.host.Sources(d.SHA256)
+	for _, id := range identities(bySource) {
+		rest -= bySource[id]
+		a.Sources = append(a.Sources, control.Source{Kind: control.SourcePeer, Identity: id, Label: n.labels[id], Bytes: bySource[id]})
+	}
+	if rest > 0 {
+		a.Sources = append(a.Sources, control.Source{Kind: n.ownKind(), Bytes: rest})
+	}
+	return a
+}
+
+// ownKind is where bytes came from that no peer gave.
+func (n *Node) ownKind() string {
+	if n.isBuilder() {
+		return control.SourceBuild
+	}
+	return control.SourceUpstream
+}
+
+func identities(m map[record.Identity]int64) []record.Identity {
+	ids := make([]record.Identity, 0, len(m))
+	for id := range m {
+		ids = append(ids, id)
+	}
+	sort.Slice(ids, func(i, j int) bool { return ids[i] < ids[j] })
+	return ids
+}
+
+var _ control.Node = (*Node)(nil)

@@ -1,0 +1,3 @@
+network {
+  genesis = "sha256:0f3c"
+}

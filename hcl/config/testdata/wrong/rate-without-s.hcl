@@ -1,0 +1,6 @@
+network { genesis = "sha256:0000000000000000000000000000000000000000000000000000000000000001" }
+
+distribution {
+  upload   = "20MiB"
+  download = 5
+}

@@ -1,0 +1,5 @@
+network { genesis = "sha256:0000000000000000000000000000000000000000000000000000000000000001" }
+
+mirror "maven" {
+  unverified = "refused"
+}

@@ -1,0 +1,481 @@
+package recipe
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+// decoder reads one file. It goes on after a problem, so that a person sees all
+// of them at once.
+type decoder struct {
+	diagnostics hcl.Diagnostics
+}
+
+func (d *decoder) fail(at hcl.Range, summary, detail string, args ...any) {
+	d.diagnostics = append(d.diagnostics, &hcl.Diagnostic{
+		Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(detail, args...), Subject: &at,
+	})
+}
+
+func (d *decoder) sort() {
+	slices.SortStableFunc(d.diagnostics, func(a, b *hcl.Diagnostic) int {
+		return start(a) - start(b)
+	})
+}
+
+func start(d *hcl.Diagnostic) int {
+	if d.Subject == nil {
+		return 0
+	}
+	return d.Subject.Start.Byte
+}
+
+// The attributes and blocks that each block has. A trailing "!" marks what must
+// be there.
+var (
+	fileSchema = schema("", "recipe package")
+	bodySchema = schema("platform builder timestamp! resolve commands! supersedes",
+		"source", "debian", "environment", "output file", "image", "limits")
+	sourceSchema      = schema("maven url sha256! into strip")
+	debianSchema      = schema("suite! components packages! keys! bootstrap! variant")
+	environmentSchema = schema("locale time_zone umask variables work_dir")
+	outputSchema      = schema("package path!")
+	imageSchema       = schema("command variables work_dir")
+	limitsSchema      = schema("memory disk time")
+)
+
+// schema is a list of attributes and, for each nested block, its type and the
+// names of its labels.
+func schema(attributes string, blocks ...string) *hcl.BodySchema {
+	s := new(hcl.BodySchema)
+	for _, name := range strings.Fields(attributes) {
+		plain := strings.TrimSuffix(name, "!")
+		s.Attributes = append(s.Attributes, hcl.AttributeSchema{Name: plain, Required: plain != name})
+	}
+	for _, block := range blocks {
+		words := strings.Fields(block)
+		s.Blocks = append(s.Blocks, hcl.BlockHeaderSchema{Type: words[0], LabelNames: words[1:]})
+	}
+	return s
+}
+
+// content is a body's attributes and blocks. Attributes in it that the schema
+// does not know, and those that it misses, are already reported.
+type content struct {
+	hcl.Attributes
+	blocks map[string]hcl.Blocks
+	at     hcl.Range // where what is missing belongs
+}
+
+func (d *decoder) content(body hcl.Body, s *hcl.BodySchema, at hcl.Range) content {
+	c, problems := body.Content(s)
+	d.diagnostics = append(d.diagnostics, problems...)
+	return content{Attributes: c.Attributes, blocks: c.Blocks.ByType(), at: at}
+}
+
+// one is the only block of a type, or nil.
+func (d *decoder) one(c content, kind string) *hcl.Block {
+	blocks := c.blocks[kind]
+	if len(blocks) == 0 {
+		return nil
+	}
+	for _, extra := range blocks[1:] {
+		d.fail(extra.DefRange, "Block twice", "A recipe has at most one %q block; the first is on line %d.", kind, blocks[0].DefRange.Start.Line)
+	}
+	return blocks[0]
+}
+
+func (d *decoder) file(body *hclsyntax.Body) *record.Recipe {
+	c := d.content(body, fileSchema, body.MissingItemRange())
+	blocks := c.blocks["recipe"]
+	if len(blocks) == 0 {
+		if !d.diagnostics.HasErrors() {
+			d.fail(body.MissingItemRange(), "No recipe", `A recipe file holds one block: recipe "pkg:…" { … }.`)
+		}
+		return nil
+	}
+	for _, extra := range blocks[1:] {
+		d.fail(extra.DefRange, "Second recipe", "A file holds one recipe; the first is on line %d. Move this one to a file of its own.", blocks[0].DefRange.Start.Line)
+	}
+	return d.recipe(blocks[0])
+}
+
+// Defaults of what a recipe may leave out.
+const (
+	defaultPlatform = "linux/amd64"
+	defaultWorkDir  = "/build"
+	defaultMemory   = 4 << 30
+	defaultDisk     = 16 << 30
+	defaultTime     = 2 * time.Hour
+)
+
+func (d *decoder) recipe(block *hcl.Block) *record.Recipe {
+	c := d.content(block.Body, bodySchema, block.DefRange)
+	r := &record.Recipe{
+		Package:     d.packageLabel(block),
+		Platform:    d.platform(c),
+		Builder:     d.builder(c),
+		Sources:     d.sources(c),
+		Debian:      d.debian(c),
+		Commands:    d.commands(c),
+		Environment: d.environment(c),
+		Resolve:     d.choice(c, "resolve", "", "maven"),
+		Images:      d.image(c),
+		Timestamp:   d.timestamp(c),
+		Limits:      d.limits(c),
+		Supersedes:  d.supersedes(c),
+	}
+	r.Outputs = d.outputs(c, r.Package)
+	d.whole(block, c, r)
+	return r
+}
+
+// whole checks what is about more than one attribute.
+func (d *decoder) whole(block *hcl.Block, c content, r *record.Recipe) {
+	at := block.DefRange
+	if d.hasUnknown() {
+		return // what seems to be missing may be what was mistyped
+	}
+	_, hasBuilder := c.Attributes["builder"]
+	debian, image := c.blocks["debian"], c.blocks["image"]
+	switch {
+	case hasBuilder && len(debian) > 0:
+		d.fail(debian[0].DefRange, "Two ways to build", `A recipe runs its commands in a "builder" image, or in a root made of "debian" packages; remove one of them.`)
+	case !hasBuilder && len(debian) == 0:
+		d.fail(at, "No builder", `Name the image that the commands run in: builder = "pkg:docker/…@…" (or, for a recipe that makes the first image, a "debian" block).`)
+	}
+	outputs := c.blocks["output"]
+	switch {
+	case len(image) > 0 && len(outputs) > 0:
+		d.fail(outputs[0].DefRange, "Image and files", `A recipe publishes an "image", or the files of its "output" blocks; make two recipes of it.`)
+	case len(image) == 0 && len(outputs) == 0:
+		d.fail(at, "Nothing to publish", `Add an "output" block for each file to publish, or an "image" block.`)
+	case len(image) > 0 && r.Package != "" && r.Package.Type() != "docker":
+		d.fail(image[0].DefRange, "Image of another type", "Only a package of type docker is published as an image; this recipe is for %q.", r.Package)
+	case len(outputs) > 0 && r.Package != "" && r.Package.Type() == "docker":
+		d.fail(outputs[0].DefRange, "Files of an image", `A package of type docker is published as an image; use an "image" block.`)
+	}
+	if len(r.Sources) == 0 && len(debian) == 0 {
+		d.fail(at, "No source", `Name what to build from in a "source" block.`)
+	}
+	if d.diagnostics.HasErrors() {
+		return
+	}
+	if n := len(record.MustMarshal(r)); n > maxRecipe {
+		d.fail(at, "Recipe too long", "Its canonical form has %d bytes, and %d are allowed, since it is kept in the log for ever. Move long commands into the source.", n, maxRecipe)
+	}
+}
+
+// hasUnknown tells whether hcl met a name that it does not know.
+func (d *decoder) hasUnknown() bool {
+	return slices.ContainsFunc(d.diagnostics, func(p *hcl.Diagnostic) bool {
+		return strings.HasPrefix(p.Summary, "Unsupported ")
+	})
+}
+
+func (d *decoder) packageLabel(block *hcl.Block) artifact.PURL {
+	p, ok := d.purl(block.Labels[0], block.LabelRanges[0])
+	if !ok {
+		return ""
+	}
+	if p.Version() == "" {
+		d.fail(block.LabelRanges[0], "No version", `A recipe is for one version: add "@" and the version to the package URL.`)
+		return ""
+	}
+	if strings.HasSuffix(p.Version(), "-SNAPSHOT") {
+		d.fail(block.LabelRanges[0], "Snapshot", "Snapshots are never published; name a release.")
+	}
+	return p
+}
+
+var platforms = []string{
+	"linux/386", "linux/amd64", "linux/arm/v7", "linux/arm64", "linux/ppc64le", "linux/riscv64", "linux/s390x",
+}
+
+func (d *decoder) platform(c content) string {
+	if _, set := c.Attributes["platform"]; !set {
+		return defaultPlatform
+	}
+	return d.choice(c, "platform", platforms...)
+}
+
+func (d *decoder) builder(c content) artifact.PURL {
+	a, set := c.Attributes["builder"]
+	if !set {
+		return ""
+	}
+	s, ok := d.text(a)
+	if !ok {
+		return ""
+	}
+	at := a.Expr.Range()
+	p, ok := d.purl(s, at)
+	if !ok {
+		return ""
+	}
+	switch version := p.Version(); {
+	case p.Type() != "docker":
+		d.fail(at, "Not an image", "A builder is a package of type docker, such as %q.", "pkg:docker/acme/jdk@21")
+	case version == "":
+		d.fail(at, "No tag", "Name the builder's tag: %q.", string(p)+"@…")
+	case strings.HasPrefix(version, "sha256:"):
+		d.fail(at, "Builder by digest", "Name the builder by its tag. Each lock pins the digest that was live when it was made.")
+	}
+	return p
+}
+
+func (d *decoder) sources(c content) []record.Source {
+	sources := []record.Source{}
+	for _, block := range c.blocks["source"] {
+		sources = append(sources, d.source(block))
+	}
+	return sources
+}
+
+func (d *decoder) source(block *hcl.Block) record.Source {
+	c := d.content(block.Body, sourceSchema, block.DefRange)
+	s := record.Source{
+		Maven: d.coordinates(c), URL: d.address(c), SHA256: d.digest(c, "sha256"),
+		Into: d.folder(c, "into", ""), Strip: d.number(c, "strip", 0, 0, 16),
+	}
+	_, maven := c.Attributes["maven"]
+	_, url := c.Attributes["url"]
+	switch {
+	case maven && url:
+		d.fail(block.DefRange, "Two places", `A source has "maven" or "url", not both.`)
+	case !maven && !url:
+		d.fail(block.DefRange, "No place", `Say where the archive is: maven = "group:artifact:version:classifier:extension", or url = "https://…".`)
+	}
+	return s
+}
+
+var (
+	suitePattern       = regexp.MustCompile(`^[a-z][a-z0-9-]{1,40}$`)
+	componentPattern   = regexp.MustCompile(`^[a-z][a-z0-9-]{1,40}$`)
+	debianNamePattern  = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+$`)
+	fingerprintPattern = regexp.MustCompile(`^(?:[0-9A-F]{40}|[0-9A-F]{64})$`)
+)
+
+// variants are mmdebstrap's own names of its base sets.
+var variants = []string{"apt", "buildd", "custom", "essential", "extract", "important", "minbase", "required"}
+
+func (d *decoder) debian(c content) []record.Debian {
+	block := d.one(c, "debian")
+	if block == nil {
+		return []record.Debian{}
+	}
+	c = d.content(block.Body, debianSchema, block.DefRange)
+	r := record.Debian{
+		Suite:      d.matching(c, "suite", suitePattern, `a suite's name, such as "trixie"`),
+		Components: []string{"main"},
+		Packages:   d.names(c, "packages", debianNamePattern, `a Debian package's name, such as "openjdk-21-jdk-headless"`),
+		Keys:       d.names(c, "keys", fingerprintPattern, "an OpenPGP fingerprint: 40 upper-case hexadecimal digits without spaces"),
+		BaseOf:     d.names(c, "bootstrap", debianNamePattern, `a Debian package's name, such as "mmdebstrap"`),
+		Variant:    "apt",
+	}
+	if _, set := c.Attributes["components"]; set {
+		r.Components = d.names(c, "components", componentPattern, `a component's name, such as "main"`)
+	}
+	if _, set := c.Attributes["variant"]; set {
+		r.Variant = d.choice(c, "variant", variants...)
+	}
+	if a, set := c.Attributes["keys"]; set && len(r.Keys) == 0 && !d.failedAt(a.Range) {
+		d.fail(a.Expr.Range(), "No key", "Name at least one key that must have signed the suite.")
+	}
+	return []record.Debian{r}
+}
+
+// failedAt tells whether a problem inside the range is already reported.
+func (d *decoder) failedAt(at hcl.Range) bool {
+	return slices.ContainsFunc(d.diagnostics, func(p *hcl.Diagnostic) bool {
+		return p.Subject != nil && p.Subject.Start.Byte >= at.Start.Byte && p.Subject.Start.Byte < at.End.Byte
+	})
+}
+
+// Bounds of a recipe's commands.
+const (
+	maxCommands = 200
+	maxCommand  = 8 << 10 // bytes
+)
+
+func (d *decoder) commands(c content) []string {
+	a, set := c.Attributes["commands"]
+	if !set {
+		return nil
+	}
+	items, ok := d.list(a)
+	if !ok {
+		return nil
+	}
+	if len(items) == 0 || len(items) > maxCommands {
+		d.fail(a.Expr.Range(), "Number of commands", "A recipe has 1 to %d commands, this one %d.", maxCommands, len(items))
+	}
+	commands := []string{}
+	for _, item := range items {
+		switch {
+		case strings.TrimSpace(item.text) == "":
+			d.fail(item.at, "Empty command", "Remove it, or say what to run.")
+		case strings.ContainsAny(item.text, "\n\r\x00"):
+			d.fail(item.at, "Command of several lines", "Each command is one line for /bin/sh -eu; make one list item of each line.")
+		case len(item.text) > maxCommand:
+			d.fail(item.at, "Command too long", "It has %d bytes, and %d are allowed.", len(item.text), maxCommand)
+		}
+		commands = append(commands, item.text)
+	}
+	return commands
+}
+
+var (
+	localePattern   = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_.@-]{0,40}$`)
+	zonePattern     = regexp.MustCompile(`^[A-Za-z][A-Za-z0-9_/+-]{0,40}$`)
+	umaskPattern    = regexp.MustCompile(`^0?[0-7]{3}$`)
+	variablePattern = regexp.MustCompile(`^[A-Za-z_][A-Za-z0-9_]*$`)
+)
+
+func (d *decoder) environment(c content) record.Environment {
+	e := record.Environment{Locale: "C.UTF-8", TimeZone: "UTC", Umask: "022", Variables: []string{}, WorkDir: defaultWorkDir}
+	block := d.one(c, "environment")
+	if block == nil {
+		return e
+	}
+	c = d.content(block.Body, environmentSchema, block.DefRange)
+	if _, set := c.Attributes["locale"]; set {
+		e.Locale = d.matching(c, "locale", localePattern, `a locale's name, such as "C.UTF-8"`)
+	}
+	if _, set := c.Attributes["time_zone"]; set {
+		e.TimeZone = d.matching(c, "time_zone", zonePattern, `a time zone's name, such as "UTC"`)
+	}
+	if _, set := c.Attributes["umask"]; set {
+		e.Umask = d.matching(c, "umask", umaskPattern, `three octal digits in quotes, such as "022"`)
+		e.Umask = e.Umask[max(0, len(e.Umask)-3):]
+	}
+	e.Variables = d.variables(c)
+	e.WorkDir = d.folder(c, "work_dir", defaultWorkDir)
+	return e
+}
+
+// settled are variables that a recipe sets by attributes of their own.
+var settled = map[string]string{
+	"SOURCE_DATE_EPOCH": "timestamp", "TZ": "environment { time_zone }", "LANG": "environment { locale }", "LC_ALL": "environment { locale }",
+}
+
+func (d *decoder) variables(c content) []string {
+	a, set := c.Attributes["variables"]
+	if !set {
+		return []string{}
+	}
+	values, ok := d.object(a)
+	if !ok {
+		return []string{}
+	}
+	variables := []string{}
+	for _, name := range slices.Sorted(maps.Keys(values)) {
+		item := values[name]
+		if instead, fixed := settled[name]; fixed {
+			d.fail(item.at, "Variable set elsewhere", "%s is set by %s.", name, instead)
+		}
+		if !variablePattern.MatchString(name) {
+			d.fail(item.at, "Variable's name", "%q is no name of an environment variable.", name)
+		}
+		if strings.ContainsAny(item.text, "\n\x00") {
+			d.fail(item.at, "Variable's value", "The value of %s has a line break or a zero byte.", name)
+		}
+		variables = append(variables, name+"="+item.text)
+	}
+	return variables
+}
+
+// maxOutputs bounds the files of a publication.
+const maxOutputs = 2_000
+
+func (d *decoder) outputs(c content, of artifact.PURL) []record.Output {
+	outputs := []record.Output{}
+	seen := map[string]hcl.Range{}
+	for _, block := range c.blocks["output"] {
+		o := d.output(block, of)
+		key := string(o.Package) + "#" + o.File
+		if first, twice := seen[key]; twice {
+			d.fail(block.DefRange, "Output twice", "%q of this package is also on line %d.", o.File, first.Start.Line)
+		}
+		seen[key] = block.DefRange
+		outputs = append(outputs, o)
+	}
+	if len(outputs) > maxOutputs {
+		d.fail(c.at, "Too many outputs", "A recipe publishes at most %d files, this one has %d.", maxOutputs, len(outputs))
+	}
+	slices.SortStableFunc(outputs, func(a, b record.Output) int {
+		return strings.Compare(string(a.Package)+"#"+a.File, string(b.Package)+"#"+b.File)
+	})
+	return outputs
+}
+
+func (d *decoder) output(block *hcl.Block, of artifact.PURL) record.Output {
+	c := d.content(block.Body, outputSchema, block.DefRange)
+	o := record.Output{File: block.Labels[0], Package: of}
+	if a, set := c.Attributes["package"]; set {
+		if s, ok := d.text(a); ok {
+			o.Package, _ = d.purl(s, a.Expr.Range())
+		}
+	}
+	at := block.LabelRanges[0]
+	if err := artifact.CheckFile(o.File); err != nil || strings.Contains(o.File, "/") {
+		d.fail(at, "File name", "%q is no name of a file: want one path segment.", o.File)
+	} else if o.Package.Type() == "maven" && !strings.HasPrefix(o.File, o.Package.Name()+"-"+o.Package.Version()) {
+		d.fail(at, "File name", "The files of %s begin with %q.", o.Package, o.Package.Name()+"-"+o.Package.Version())
+	}
+	if a, set := c.Attributes["path"]; set {
+		o.Path = d.relative(a)
+	}
+	return o
+}
+
+func (d *decoder) image(c content) []record.Image {
+	block := d.one(c, "image")
+	if block == nil {
+		return []record.Image{}
+	}
+	c = d.content(block.Body, imageSchema, block.DefRange)
+	i := record.Image{Command: []string{}, Variables: d.variables(c), WorkDir: d.folder(c, "work_dir", "/")}
+	if a, set := c.Attributes["command"]; set {
+		if items, ok := d.list(a); ok {
+			for _, item := range items {
+				i.Command = append(i.Command, item.text)
+			}
+		}
+	}
+	return []record.Image{i}
+}
+
+func (d *decoder) limits(c content) record.Limits {
+	l := record.Limits{Memory: defaultMemory, Disk: defaultDisk, Seconds: int64(defaultTime / time.Second)}
+	block := d.one(c, "limits")
+	if block == nil {
+		return l
+	}
+	c = d.content(block.Body, limitsSchema, block.DefRange)
+	l.Memory = d.size(c, "memory", defaultMemory, 64<<20, 1<<40)
+	l.Disk = d.size(c, "disk", defaultDisk, 64<<20, 8<<40)
+	l.Seconds = int64(d.duration(c, "time", defaultTime, time.Second, 24*time.Hour) / time.Second)
+	return l
+}
+
+func (d *decoder) supersedes(c content) string {
+	if _, set := c.Attributes["supersedes"]; !set {
+		return ""
+	}
+	digest := d.digest(c, "supersedes")
+	if digest.IsZero() {
+		return ""
+	}
+	return digest.String()
+}

@@ -1,0 +1,176 @@
+// Package recipe is the HCL form of recipes: it reads the file that a person
+// writes into the record that members endorse.
+//
+// A file holds one recipe. There are no functions, variables or conditions: two
+// readers of a file get the same recipe, whose canonical form is what counts.
+//
+//	recipe "pkg:maven/org.acme/thing@1.0" {
+//	  builder   = "pkg:docker/acme/jdk@21"      # the image to run commands in, by tag
+//	  timestamp = "2025-09-30T22:11:17Z"        # SOURCE_DATE_EPOCH
+//	  resolve   = "maven"                       # inputs are found by a recording Maven mirror
+//
+//	  source {                                  # unpacked in order
+//	    maven  = "org.acme:thing:1.0:source-release:zip"   # or url = "https://…"
+//	    sha256 = "…"
+//	    into   = "/opt/thing"                   # default: the working folder
+//	    strip  = 1                              # leading path segments to drop, default 0
+//	  }
+//
+//	  commands = ["mvn -B package"]             # each a line for /bin/sh -eu
+//
+//	  output "thing-1.0.jar" {
+//	    path = "target/thing-1.0.jar"           # relative to the working folder
+//	  }
+//	}
+//
+// hcl/examples/README.md has all of it; the tables in decode.go are the truth.
+package recipe
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+// maxFile bounds a recipe file, bytes.
+const maxFile = 1 << 20
+
+// maxRecipe bounds a recipe's canonical form, so that it fits a leaf of the log
+// (at most 65,535 bytes) together with its endorsements.
+const maxRecipe = 40_000
+
+// Error is every problem found in a recipe file. It prints them one below the
+// other, each with its line.
+type Error struct {
+	diagnostics hcl.Diagnostics
+	files       map[string]*hcl.File
+}
+
+// width is how wide messages are wrapped, characters.
+const width = 78
+
+// Error implements error.
+func (e *Error) Error() string {
+	var b bytes.Buffer
+	// writing to a buffer does not fail
+	_ = hcl.NewDiagnosticTextWriter(&b, e.files, width, false).WriteDiagnostics(e.diagnostics)
+	return strings.TrimRight(b.String(), "\n")
+}
+
+// Len is the number of problems.
+func (e *Error) Len() int { return len(e.diagnostics) }
+
+// Problem is one problem of a file, for output that is not read by people.
+type Problem struct {
+	File    string `json:"file"`
+	Line    int    `json:"line"` // from 1
+	Summary string `json:"summary"`
+	Detail  string `json:"detail"`
+}
+
+// Problems are the problems in the order of their lines.
+func (e *Error) Problems() []Problem {
+	var problems []Problem
+	for _, d := range e.diagnostics {
+		p := Problem{Summary: d.Summary, Detail: d.Detail}
+		if d.Subject != nil {
+			p.File, p.Line = d.Subject.Filename, d.Subject.Start.Line
+		}
+		problems = append(problems, p)
+	}
+	return problems
+}
+
+// Load reads the recipe file at path. An *Error lists everything that is wrong
+// with it.
+func Load(path string) (*record.Recipe, error) {
+	source, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(source, path)
+}
+
+func read(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("recipe: %w", err)
+	}
+	defer f.Close()
+	source, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, fmt.Errorf("recipe: %w", err)
+	}
+	if len(source) > maxFile {
+		return nil, fmt.Errorf("recipe %s: larger than %d bytes", path, maxFile)
+	}
+	return source, nil
+}
+
+// Parse reads a recipe file's text; name is what messages call it.
+func Parse(source []byte, name string) (*record.Recipe, error) {
+	file, problems := hclsyntax.ParseConfig(source, name, hcl.InitialPos)
+	d := &decoder{diagnostics: problems}
+	var r *record.Recipe
+	if file != nil && !problems.HasErrors() {
+		r = d.file(file.Body.(*hclsyntax.Body))
+	}
+	if d.diagnostics.HasErrors() {
+		d.sort()
+		return nil, &Error{diagnostics: d.diagnostics, files: map[string]*hcl.File{name: file}}
+	}
+	return r, nil
+}
+
+// File is a recipe and where it was read from.
+type File struct {
+	Path   string
+	Recipe *record.Recipe
+}
+
+// LoadFolder reads every *.hcl file of a folder, in the order of their names.
+// What is right is returned also where other files are wrong: one bad recipe
+// does not take the others away. The error joins what is wrong in all of them;
+// an absent folder has no recipes.
+func LoadFolder(path string) ([]File, error) {
+	entries, err := os.ReadDir(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("recipes: %w", err)
+	}
+	var files []File
+	var problems []error
+	of := map[artifact.PURL]string{}
+	for _, entry := range entries {
+		if entry.IsDir() || filepath.Ext(entry.Name()) != ".hcl" || strings.HasPrefix(entry.Name(), ".") {
+			continue
+		}
+		name := filepath.Join(path, entry.Name())
+		r, err := Load(name)
+		if err != nil {
+			problems = append(problems, err)
+			continue
+		}
+		if first, twice := of[r.Package]; twice {
+			problems = append(problems, fmt.Errorf("recipe %s: %s already has the recipe of %s; keep one of them", name, first, r.Package))
+			continue
+		}
+		of[r.Package] = name
+		files = append(files, File{Path: name, Recipe: r})
+	}
+	slices.SortFunc(files, func(a, b File) int { return strings.Compare(a.Path, b.Path) })
+	return files, errors.Join(problems...)
+}

@@ -1,0 +1,15 @@
+recipe "pkg:docker/acme/jdk@21" {
+  timestamp = "2025-01-01T00:00:00Z"
+  commands  = ["true"]
+
+  debian {
+    suite     = "trixie"
+    packages  = ["openjdk-21-jdk-headless"]
+    bootstrap = ["mmdebstrap"]
+    keys      = []
+  }
+
+  image {
+    command = ["/bin/sh"]
+  }
+}

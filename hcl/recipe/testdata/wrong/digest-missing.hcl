@@ -1,0 +1,13 @@
+recipe "pkg:maven/org.acme/thing@1.0" {
+  builder   = "pkg:docker/acme/jdk@21"
+  timestamp = "2025-01-01T00:00:00Z"
+  commands  = ["mvn package"]
+
+  source {
+    maven  = "org.acme:thing:1.0:source-release:zip"
+  }
+
+  output "thing-1.0.jar" {
+    path = "target/thing-1.0.jar"
+  }
+}

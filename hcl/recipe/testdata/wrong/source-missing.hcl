@@ -1,0 +1,9 @@
+recipe "pkg:maven/org.acme/thing@1.0" {
+  builder   = "pkg:docker/acme/jdk@21"
+  timestamp = "2025-01-01T00:00:00Z"
+  commands  = ["mvn package"]
+
+  output "thing-1.0.jar" {
+    path = "target/thing-1.0.jar"
+  }
+}

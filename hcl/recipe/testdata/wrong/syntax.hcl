@@ -1,0 +1,2 @@
+recipe "pkg:maven/org.acme/thing@1.0" {
+  commands = [
