@@ -1,0 +1,113 @@
+package libp2p
+
+import (
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"github.com/libp2p/go-libp2p/core/network"
+)
+
+const (
+	// maxServing is how many blob streams are answered at once; a slice of
+	// each is in memory. More wait.
+	maxServing = 32
+
+	// idleBlob is how long a client may keep a stream without a question.
+	idleBlob = time.Minute
+
+	// slowClient is how long a client may take for one piece.
+	slowClient = 20 * time.Second
+)
+
+var slices = sync.Pool{New: func() any { p := make([]byte, 0, maxSliceBody+8); return &p }}
+
+// serveBlob answers one client's questions until it goes.
+func (r *run) serveBlob(s network.Stream) {
+	defer s.Close()
+	for {
+		_ = s.SetReadDeadline(time.Now().Add(idleBlob))
+		frame, err := readFrame(s, maxRequest)
+		if err != nil {
+			return
+		}
+		if err := r.answer(s, frame); err != nil {
+			_ = s.Reset()
+			return
+		}
+	}
+}
+
+func (r *run) answer(s network.Stream, frame []byte) error {
+	q, err := decodeRequest(frame)
+	if err != nil {
+		_ = r.send(s, statusFrame(statusMalformed))
+		return err
+	}
+	if !r.h.shares() {
+		return r.send(s, statusFrame(statusNotShared))
+	}
+	if q.code == codeHave {
+		return r.answerHave(s, q)
+	}
+	select {
+	case r.serving <- struct{}{}:
+		defer func() { <-r.serving }()
+	case <-r.ctx.Done():
+		return r.ctx.Err()
+	}
+	buffer := slices.Get().(*[]byte)
+	defer slices.Put(buffer)
+	reply := append((*buffer)[:0], 0, 0, 0, 0, statusOK)
+	reply, err = r.h.store.Slice(reply, q.digests[0], q.offset, q.length)
+	*buffer = reply
+	if err != nil {
+		return r.send(s, statusFrame(statusNotHere))
+	}
+	binary.BigEndian.PutUint32(reply, uint32(len(reply)-4))
+	return r.send(s, reply)
+}
+
+func (r *run) answerHave(s network.Stream, q request) error {
+	var all []held
+	for _, digest := range q.digests {
+		h := held{}
+		if size, chunks, ok := r.h.store.Held(digest); ok && chunks == nil {
+			h = held{state: heldAll}
+		} else if ok && size > 0 && bitmapSize(size) <= maxBitmap {
+			h = held{state: heldSome, size: size, chunks: chunks}
+		}
+		all = append(all, h)
+	}
+	body := encodeHeld(all)
+	reply := binary.BigEndian.AppendUint32(nil, uint32(1+len(body)))
+	return r.send(s, append(append(reply, statusOK), body...))
+}
+
+func statusFrame(status byte) []byte { return []byte{0, 0, 0, 1, status} }
+
+// send writes a reply in pieces, each paid for from the upload bucket.
+func (r *run) send(s network.Stream, reply []byte) error {
+	for len(reply) > 0 {
+		n := min(piece, len(reply))
+		if r.h.upload.limited() {
+			if err := r.h.upload.take(r.ctx, n); err != nil {
+				return err
+			}
+		} else {
+			n = len(reply)
+		}
+		_ = s.SetWriteDeadline(time.Now().Add(slowClient + time.Duration(n/piece)*100*time.Millisecond))
+		if _, err := s.Write(reply[:n]); err != nil {
+			return err
+		}
+		reply = reply[n:]
+	}
+	return nil
+}
+
+func (b *bucket) limited() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.rate > 0
+}
