@@ -1,0 +1,65 @@
+// Package build is one build of a package: a recipe and its locked inputs in,
+// files out, with nothing else able to reach it.
+//
+// The package holds what every engine shares; modules/build/buildkit runs
+// builds in BuildKit, modules/build/input finds, fetches and proves the locked
+// inputs.
+package build
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+
+	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+// ErrFailed is wrapped by an engine's error when the recipe's own commands
+// failed, or did not leave an output: building again would not help. Any other
+// error is the engine's or the machine's.
+var ErrFailed = errors.New("build failed")
+
+// Job is one build.
+type Job struct {
+	ID     string         // unique on this node, for the engine's references and logs
+	Recipe *record.Recipe //
+	Lock   *record.Lock   // with every entry at hand through Open
+
+	// Open opens a file of the lock or of the builder image; the caller closes
+	// it. The bytes are verified: they are what the descriptor says.
+	Open func(artifact.SHA256) (*os.File, error)
+
+	// Builder is the OCI image manifest that the commands run in: its bytes are
+	// at hand through Open, and so are its configuration's and layers'. It is
+	// zero for a recipe that bootstraps from Debian packages.
+	Builder artifact.SHA256
+
+	Folder string    // existing and empty; outputs are left here, the caller removes it
+	Log    io.Writer // what a person reads while the build runs; never nil
+}
+
+// File is one output.
+type File struct {
+	Name      artifact.Name // as it will be published
+	MediaType string        // of the parts of an image, else ""
+	Path      string        // of the bytes, in Job.Folder
+}
+
+// Engine runs builds. Implementations are safe for concurrent use.
+type Engine interface {
+	// Name is the engine and its output format, such as "buildkit/30". Equal
+	// names mean equal bytes for equal jobs.
+	Name() string
+
+	// Build makes the job's outputs with no network at all. The files are
+	// sorted by name, complete and synced when it returns.
+	Build(ctx context.Context, job Job) ([]File, error)
+
+	// Resolve runs the same commands, able to reach nothing but mirror, which
+	// serves a plain-HTTP Maven repository at "/". The job's lock need only
+	// name the inputs that are known before (builder image, sources).
+	Resolve(ctx context.Context, job Job, mirror http.Handler) error
+}

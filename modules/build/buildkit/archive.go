@@ -1,0 +1,237 @@
+package buildkit
+
+import (
+	"archive/tar"
+	"archive/zip"
+	"bufio"
+	"compress/bzip2"
+	"compress/gzip"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"sort"
+	"strings"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+)
+
+// maxUnpacked bounds what one archive may become, so that a small one cannot
+// fill the disk.
+const maxUnpacked = 8 << 30
+
+// unpack packs the content of a source archive into the layer below the folder
+// into ("" is the layer's root), without its first strip path segments. The
+// archive's kind is read from name: .zip, .jar, .tar, .tar.gz, .tgz, .tar.bz2,
+// .tar.xz or .tar.zst.
+//
+// Owner becomes root, a file's mode 0644 or 0755, a folder's 0755, every time
+// the layer's. Refused are paths that leave the folder, links that do, device
+// files, and a path twice.
+func (l *layerWriter) unpack(file *os.File, name, into string, strip int64) error {
+	if into != "" {
+		if err := l.folder(into, 0o755, 0, 0); err != nil {
+			return err
+		}
+	}
+	u := unpacker{layer: l, into: into, strip: int(strip), room: maxUnpacked}
+	if strip < 0 || strip > 64 {
+		return fmt.Errorf("%w: %s: strip = %d", errInput, name, strip)
+	}
+	var err error
+	if strings.HasSuffix(name, ".zip") || strings.HasSuffix(name, ".jar") {
+		err = u.zip(file)
+	} else {
+		err = u.compressedTar(file, name)
+	}
+	if err != nil {
+		return fmt.Errorf("unpack %s: %w", path.Base(name), err)
+	}
+	if u.packed == 0 {
+		return fmt.Errorf("%w: unpack %s: nothing is in it below %d path segments", errInput, path.Base(name), strip)
+	}
+	return nil
+}
+
+type unpacker struct {
+	layer  *layerWriter
+	into   string
+	strip  int
+	room   int64
+	packed int
+}
+
+// place is where an archive's entry goes; ok is false for one that strip drops.
+func (u *unpacker) place(name string) (placed string, ok bool, err error) {
+	clean := strings.TrimSuffix(strings.TrimPrefix(name, "./"), "/")
+	if clean == "" || clean == "." {
+		return "", false, nil
+	}
+	if path.IsAbs(clean) || path.Clean(clean) != clean || clean == ".." || strings.HasPrefix(clean, "../") {
+		return "", false, fmt.Errorf("%w: path %.200q", errInput, name)
+	}
+	segments := strings.Split(clean, "/")
+	if len(segments) <= u.strip {
+		return "", false, nil
+	}
+	return path.Join(u.into, path.Join(segments[u.strip:]...)), true, nil
+}
+
+func (u *unpacker) take(name string, size int64) error {
+	if size < 0 || size > u.room {
+		return fmt.Errorf("%w: unpacked it is larger than %d bytes at %.200q", errInput, int64(maxUnpacked), name)
+	}
+	u.room -= size
+	u.packed++
+	return nil
+}
+
+func fileMode(executable bool) int64 {
+	if executable {
+		return 0o755
+	}
+	return 0o644
+}
+
+func (u *unpacker) link(name, target string) error {
+	if !inside(u.into, name, target) {
+		return fmt.Errorf("%w: link %.200q leaves the folder with target %.200q", errInput, name, target)
+	}
+	u.packed++
+	return u.layer.symlink(name, target, 0, 0)
+}
+
+func (u *unpacker) zip(file *os.File) error {
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	archive, err := zip.NewReader(file, info.Size())
+	if err != nil && !errors.Is(err, zip.ErrInsecurePath) {
+		return fmt.Errorf("%w: %w", errInput, err)
+	}
+	entries := append([]*zip.File(nil), archive.File...)
+	sort.SliceStable(entries, func(i, j int) bool { return entries[i].Name < entries[j].Name })
+	for _, entry := range entries {
+		if err := u.zipEntry(entry); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (u *unpacker) zipEntry(entry *zip.File) error {
+	name, ok, err := u.place(entry.Name)
+	if err != nil || !ok {
+		return err
+	}
+	mode := entry.Mode()
+	switch {
+	case strings.HasSuffix(entry.Name, "/") || mode.IsDir():
+		return u.layer.folder(name, 0o755, 0, 0)
+	case mode&os.ModeSymlink == 0 && !mode.IsRegular():
+		return fmt.Errorf("%w: %.200q is neither file, folder nor link", errInput, entry.Name)
+	}
+	if entry.UncompressedSize64 > maxUnpacked {
+		return u.take(entry.Name, -1)
+	}
+	if err := u.take(entry.Name, int64(entry.UncompressedSize64)); err != nil {
+		return err
+	}
+	content, err := entry.Open()
+	if err != nil {
+		return fmt.Errorf("%w: %.200q: %w", errInput, entry.Name, err)
+	}
+	defer content.Close()
+	if mode&os.ModeSymlink != 0 {
+		target, err := io.ReadAll(io.LimitReader(content, maxLinkLength+1))
+		if err != nil {
+			return fmt.Errorf("%w: %.200q: %w", errInput, entry.Name, err)
+		}
+		return u.link(name, string(target))
+	}
+	return u.layer.regular(name, fileMode(mode&0o111 != 0), 0, 0, int64(entry.UncompressedSize64), content)
+}
+
+func (u *unpacker) compressedTar(file *os.File, name string) error {
+	plain, err := decompress(bufio.NewReaderSize(file, copyBuffer), name)
+	if err != nil {
+		return err
+	}
+	defer plain.Close()
+	archive := tar.NewReader(plain)
+	for {
+		h, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("%w: %w", errInput, err)
+		}
+		if err := u.tarEntry(h, archive); err != nil {
+			return err
+		}
+	}
+}
+
+func (u *unpacker) tarEntry(h *tar.Header, content io.Reader) error {
+	name, ok, err := u.place(h.Name)
+	if err != nil || !ok {
+		return err
+	}
+	switch h.Typeflag {
+	case tar.TypeXGlobalHeader:
+		return nil
+	case tar.TypeDir:
+		return u.layer.folder(name, 0o755, 0, 0)
+	case tar.TypeSymlink:
+		return u.link(name, h.Linkname)
+	case tar.TypeLink:
+		target, ok, err := u.place(h.Linkname)
+		if err != nil || !ok {
+			return fmt.Errorf("%w: link %.200q to %.200q", errInput, h.Name, h.Linkname)
+		}
+		u.packed++
+		return u.layer.hardlink(name, target)
+	case tar.TypeReg:
+		if err := u.take(h.Name, h.Size); err != nil {
+			return err
+		}
+		return u.layer.regular(name, fileMode(h.Mode&0o111 != 0), 0, 0, h.Size, content)
+	default:
+		return fmt.Errorf("%w: %.200q is neither file, folder nor link", errInput, h.Name)
+	}
+}
+
+// decompress opens compressed bytes by the ending of a file's name. What comes
+// out is not bounded; the reader of it is.
+func decompress(r io.Reader, name string) (io.ReadCloser, error) {
+	switch {
+	case strings.HasSuffix(name, ".gz") || strings.HasSuffix(name, ".tgz"):
+		z, err := gzip.NewReader(r)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errInput, err)
+		}
+		return z, nil
+	case strings.HasSuffix(name, ".xz"):
+		z, err := xz.ReaderConfig{DictCap: 64 << 20}.NewReader(r)
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errInput, err)
+		}
+		return io.NopCloser(z), nil
+	case strings.HasSuffix(name, ".zst"):
+		z, err := zstd.NewReader(r, zstd.WithDecoderMaxMemory(256<<20), zstd.WithDecoderConcurrency(1))
+		if err != nil {
+			return nil, fmt.Errorf("%w: %w", errInput, err)
+		}
+		return z.IOReadCloser(), nil
+	case strings.HasSuffix(name, ".bz2"):
+		return io.NopCloser(bzip2.NewReader(r)), nil
+	case strings.HasSuffix(name, ".tar"):
+		return io.NopCloser(r), nil
+	default:
+		return nil, fmt.Errorf("%w: %s: no archive that this version unpacks (zip, jar, tar, tar.gz, tgz, tar.bz2, tar.xz, tar.zst)", errInput, path.Base(name))
+	}
+}

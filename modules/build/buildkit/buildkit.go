@@ -1,0 +1,369 @@
+// Package buildkit is the build engine that runs in BuildKit: it packs a job's
+// locked inputs into OCI layers, has buildkitd run the recipe's commands on
+// them with no network, and takes the outputs out.
+//
+// Everything a build sees is content by digest: the builder image, the sources,
+// the Maven repository and the Debian archive of a job are packed here, in Go,
+// into layers that are equal on every node, and BuildKit may use no other source
+// (a source policy denies all but these digests). After each build BuildKit's own
+// provenance must call it hermetic. BuildKit's cache is keyed by these digests
+// and by the commands, so that it can save time and not change an output.
+//
+// buildkitd is a program beside ours; it does the privileged part.
+package buildkit
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/containerd/containerd/v2/core/content"
+	"github.com/moby/buildkit/client"
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/exporter/containerimage/exptypes"
+	gateway "github.com/moby/buildkit/frontend/gateway/pb"
+	"github.com/moby/buildkit/session"
+	spb "github.com/moby/buildkit/sourcepolicy/pb"
+
+	"github.com/pyrsia/appliance/modules/build"
+)
+
+// Compatibility is the version of BuildKit's output format that this engine
+// asks for (BuildKit 0.31 and later). It is part of Name: another one may mean
+// other bytes.
+const Compatibility = 30
+
+// Config is an engine's configuration.
+type Config struct {
+	// Addresses are the buildkitd to use, such as
+	// "unix:///run/pyrsia/buildkitd.sock". A build goes to the one with the
+	// fewest builds of this engine; with none reachable it fails.
+	Addresses []string
+
+	// Relay is the program that runs beside the commands of Resolve: the path of
+	// a static executable, then arguments that make it behave as relay.Run, such
+	// as {"/usr/bin/pyrsia", "relay"}. It may be empty where Resolve is not used.
+	Relay []string
+
+	// Scratch is a folder on disk for packed inputs, as large as the largest
+	// job's inputs unpacked; "" is the system's. What is left there by a crash
+	// may be removed at any time.
+	Scratch string
+
+	// CgroupParent is the control group below which build steps run, "" for
+	// buildkitd's own.
+	CgroupParent string
+
+	// Memory and Time bound every build, whatever its recipe allows. Bytes; 0 is
+	// no bound.
+	Memory int64
+	Time   time.Duration
+}
+
+// Engine implements build.Engine. It is safe for concurrent use and holds
+// nothing that outlives a call.
+type Engine struct {
+	config Config
+
+	mu      sync.Mutex
+	running []int // builds by address
+}
+
+var _ build.Engine = (*Engine)(nil)
+
+// New checks the configuration. It starts nothing and connects to nothing.
+func New(config Config) (*Engine, error) {
+	if len(config.Addresses) == 0 {
+		return nil, errors.New("BuildKit has no address: name at least one worker")
+	}
+	for _, a := range config.Addresses {
+		if !strings.Contains(a, "://") {
+			return nil, fmt.Errorf("BuildKit address %q: want a URL such as unix:///run/pyrsia/buildkitd.sock", a)
+		}
+	}
+	if config.Scratch == "" {
+		config.Scratch = os.TempDir()
+	}
+	return &Engine{config: config, running: make([]int, len(config.Addresses))}, nil
+}
+
+// Name implements build.Engine.
+func (e *Engine) Name() string { return "buildkit/" + strconv.Itoa(Compatibility) }
+
+// Build implements build.Engine.
+func (e *Engine) Build(ctx context.Context, job build.Job) ([]build.File, error) {
+	var files []build.File
+	err := e.run(ctx, job, nil, func(ctx context.Context, r *run) error {
+		state, export, err := r.target()
+		if err != nil {
+			return err
+		}
+		files, err = r.solve(ctx, state, export)
+		return err
+	})
+	return files, err
+}
+
+// Resolve implements build.Engine.
+func (e *Engine) Resolve(ctx context.Context, job build.Job, mirror http.Handler) error {
+	if len(e.config.Relay) == 0 {
+		return errors.New("this node has no relay program, so it cannot resolve a recipe's inputs")
+	}
+	if job.Recipe.Builder == "" {
+		return fmt.Errorf("%w: the recipe of %s has no builder image to resolve its inputs in", build.ErrFailed, job.Recipe.Package)
+	}
+	return e.run(ctx, job, &relayPlan{program: e.config.Relay}, func(ctx context.Context, r *run) error {
+		state, err := r.plan.packages()
+		if err != nil {
+			return err
+		}
+		m := serveMirror(mirror)
+		defer m.close()
+		r.attachments = append(r.attachments, m)
+		_, err = r.solve(ctx, state, nil)
+		return err
+	})
+}
+
+// run is one job on one buildkitd.
+type run struct {
+	plan        *plan
+	client      *client.Client
+	attachments []session.Attachable
+	address     string
+}
+
+// run prepares a job, and cleans up after it whatever happens.
+func (e *Engine) run(ctx context.Context, job build.Job, relay *relayPlan, do func(context.Context, *run) error) error {
+	limit := e.limit(job)
+	if limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: it took longer than its limit of %s", build.ErrFailed, limit))
+		defer cancel()
+	}
+	scratch, err := os.MkdirTemp(e.config.Scratch, "build-")
+	if err != nil {
+		return fmt.Errorf("make a folder for the build's inputs: %w", err)
+	}
+	defer os.RemoveAll(scratch)
+
+	if err := checkJob(job); err != nil {
+		return err
+	}
+	memory := e.memory(job)
+	p := newPlan(job, scratch)
+	p.cgroup, p.relay, p.log = e.config.CgroupParent, relay, newProgress(job.Log)
+	p.limits = llb.LinuxResources{Memory: memory, MemorySwap: memory} // together: no swap
+
+	c, address, release, err := e.connect(ctx)
+	if err != nil {
+		return err
+	}
+	defer release()
+	err = do(ctx, &run{plan: p, client: c, address: address})
+	return e.explain(ctx, p, err)
+}
+
+// explain makes a sentence of an error and decides whose fault it is.
+func (e *Engine) explain(ctx context.Context, p *plan, err error) error {
+	if err == nil || errors.Is(err, build.ErrFailed) {
+		return err
+	}
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	if errors.Is(err, errInput) {
+		return fmt.Errorf("%w: %w", build.ErrFailed, err)
+	}
+	if broken := p.log.brokenRuntime(); broken != "" {
+		return fmt.Errorf("buildkitd cannot run a step: %s", broken)
+	}
+	if exit := (*gateway.ExitError)(nil); errors.As(err, &exit) && p.log.failedStep() != "" {
+		hint := ""
+		if exit.ExitCode == 137 && p.limits.Memory > 0 {
+			hint = fmt.Sprintf(" (killed; its limit of memory is %d MiB)", p.limits.Memory>>20)
+		}
+		return fmt.Errorf("%w: %s: exit code %d%s", build.ErrFailed, p.log.failedStep(), exit.ExitCode, hint)
+	}
+	return fmt.Errorf("BuildKit: %w", err)
+}
+
+func (e *Engine) limit(job build.Job) time.Duration {
+	limit := time.Duration(job.Recipe.Limits.Seconds) * time.Second
+	if e.config.Time > 0 && (limit <= 0 || limit > e.config.Time) {
+		limit = e.config.Time
+	}
+	return limit
+}
+
+func (e *Engine) memory(job build.Job) int64 {
+	limit := job.Recipe.Limits.Memory
+	if e.config.Memory > 0 && (limit <= 0 || limit > e.config.Memory) {
+		limit = e.config.Memory
+	}
+	return max(limit, 0)
+}
+
+// connect takes the least busy buildkitd that answers.
+func (e *Engine) connect(ctx context.Context) (*client.Client, string, func(), error) {
+	var failures []error
+	tried := make([]bool, len(e.config.Addresses))
+	for range e.config.Addresses {
+		i := e.claim(tried)
+		c, err := dial(ctx, e.config.Addresses[i])
+		if err == nil {
+			return c, e.config.Addresses[i], func() { c.Close(); e.unclaim(i) }, nil
+		}
+		e.unclaim(i)
+		failures = append(failures, fmt.Errorf("%s: %w", e.config.Addresses[i], err))
+	}
+	return nil, "", nil, fmt.Errorf("no buildkitd answers: %w", errors.Join(failures...))
+}
+
+func (e *Engine) claim(tried []bool) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	best := -1
+	for i, n := range e.running {
+		if !tried[i] && (best < 0 || n < e.running[best]) {
+			best = i
+		}
+	}
+	tried[best] = true
+	e.running[best]++
+	return best
+}
+
+func (e *Engine) unclaim(i int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.running[i]--
+}
+
+// dial connects and asks one small question, since the client itself connects
+// only when it is used.
+func dial(ctx context.Context, address string) (*client.Client, error) {
+	c, err := client.New(ctx, address)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if _, err := c.Info(ctx); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// export is what is taken out of a build and how it is read.
+type export struct {
+	entry client.ExportEntry
+	read  func(io.Reader, build.Job) ([]build.File, error)
+}
+
+// target is the state that a recipe publishes.
+func (r *run) target() (llb.State, *export, error) {
+	recipe := r.plan.job.Recipe
+	if recipe.Builder == "" {
+		state, err := r.plan.image()
+		if err != nil {
+			return llb.State{}, nil, err
+		}
+		config, err := imageConfig(recipe)
+		if err != nil {
+			return llb.State{}, nil, err
+		}
+		// The exporter's rewrite-timestamp would compress the layer a second time
+		// to give each file the one time that the plan's last copy gave it already.
+		return state, &export{read: imageFiles, entry: client.ExportEntry{Type: client.ExporterOCI, Attrs: map[string]string{
+			"oci-mediatypes": "true", "compression": "gzip",
+			"source-date-epoch":             strconv.FormatInt(recipe.Timestamp, 10),
+			exptypes.ExporterImageConfigKey: string(config),
+		}}}, nil
+	}
+	state, err := r.plan.packages()
+	if err != nil {
+		return llb.State{}, nil, err
+	}
+	return r.plan.outputs(state), &export{read: outputFiles, entry: client.ExportEntry{Type: client.ExporterTar, Attrs: map[string]string{}}}, nil
+}
+
+// solve has BuildKit make the state, with nothing but the plan's inputs.
+func (r *run) solve(ctx context.Context, state llb.State, x *export) ([]build.File, error) {
+	definition, err := state.Marshal(ctx, llb.Platform(platform))
+	if err != nil {
+		return nil, err
+	}
+	options := client.SolveOpt{
+		CompatibilityVersion: Compatibility,
+		OCIStores:            map[string]content.Store{storeID: r.plan.inputs},
+		SourcePolicy:         &spb.Policy{Version: 1, Rules: r.plan.policy},
+		Session:              r.attachments,
+		Ref:                  path.Base(r.plan.scratch),
+	}
+	if x == nil {
+		if err := r.follow(ctx, definition, options); err != nil {
+			return nil, err
+		}
+		return nil, r.requireHermetic(ctx, options.Ref)
+	}
+	files, err := r.receive(x, func(entry client.ExportEntry) error {
+		options.Exports = []client.ExportEntry{entry}
+		return r.follow(ctx, definition, options)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return files, r.requireHermetic(ctx, options.Ref)
+}
+
+// receive runs solve with an export whose stream is read here at the same time.
+func (r *run) receive(x *export, solve func(client.ExportEntry) error) ([]build.File, error) {
+	reader, writer := io.Pipe()
+	type result struct {
+		files []build.File
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		files, err := x.read(reader, r.plan.job)
+		if err == nil {
+			_, err = io.Copy(io.Discard, reader) // what pads the end of a tar stream
+		}
+		reader.CloseWithError(err)
+		done <- result{files, err}
+	}()
+	x.entry.Output = func(map[string]string) (io.WriteCloser, error) { return writer, nil }
+	err := solve(x.entry)
+	writer.CloseWithError(err) // nil means end of file; a second close does nothing
+	read := <-done
+	// A reader that gives up makes the export fail as well: its reason is the
+	// better one. Else what it says of a stream that broke off is worthless: an
+	// output that did not arrive is not one that the commands did not leave.
+	if err == nil || errors.Is(read.err, errTooLarge) {
+		err = read.err
+	}
+	if err != nil {
+		return nil, err
+	}
+	return read.files, nil
+}
+
+// follow runs a solve and writes its progress to the job's log.
+func (r *run) follow(ctx context.Context, definition *llb.Definition, options client.SolveOpt) error {
+	stream := make(chan *client.SolveStatus)
+	followed := make(chan struct{})
+	go func() { r.plan.log.follow(stream); close(followed) }()
+	_, err := r.client.Solve(ctx, definition, options, stream)
+	<-followed
+	return err
+}

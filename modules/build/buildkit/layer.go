@@ -1,0 +1,223 @@
+package buildkit
+
+import (
+	"archive/tar"
+	"bufio"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	digest "github.com/opencontainers/go-digest"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/pyrsia/appliance/modules/artifact"
+)
+
+// errInput says that a locked input cannot be packed: an archive that is
+// broken, hostile or too large. Building again would not help.
+var errInput = errors.New("unusable input")
+
+const (
+	maxLinkLength = 4096       // of a symbolic link's target, bytes; Linux' PATH_MAX
+	maxEntries    = 1 << 20    // of one layer
+	maxLayerBytes = 16 << 30   // of the files of one layer, unpacked
+	tarBlock      = 512        // ustar
+	copyBuffer    = 256 * 1024 //
+)
+
+// layerWriter packs files into one uncompressed layer of an OCI image. Equal
+// calls make equal bytes: every time stamp is the same, owners are numbers, and
+// nothing of this machine goes in.
+//
+// It refuses what an unpacking tool could be led astray by: a path that is not
+// clean, a path twice, a path through something that is not a folder. Folders
+// above a path are made on the way. The first error sticks; close returns it.
+type layerWriter struct {
+	file    *os.File
+	buffer  *bufio.Writer
+	hash    hash.Hash
+	tar     *tar.Writer
+	counter *countWriter
+	mtime   time.Time
+	packed  map[string]*tar.Header // by path
+	room    int64                  // bytes that files may still take
+	copy    []byte
+}
+
+type countWriter struct {
+	io.Writer
+	n int64
+}
+
+func (c *countWriter) Write(p []byte) (int, error) {
+	n, err := c.Writer.Write(p)
+	c.n += int64(n)
+	return n, err
+}
+
+// newLayer starts a layer in a new file in folder.
+func newLayer(folder string, mtime int64) (*layerWriter, error) {
+	file, err := os.CreateTemp(folder, "layer-*.tar")
+	if err != nil {
+		return nil, err
+	}
+	l := &layerWriter{
+		file: file, hash: sha256.New(), mtime: time.Unix(mtime, 0).UTC(),
+		packed: map[string]*tar.Header{}, room: maxLayerBytes, copy: make([]byte, copyBuffer),
+	}
+	l.buffer = bufio.NewWriterSize(io.MultiWriter(file, l.hash), copyBuffer)
+	l.counter = &countWriter{Writer: l.buffer}
+	l.tar = tar.NewWriter(l.counter)
+	return l, nil
+}
+
+// packLayer makes a layer of what fill packs.
+func packLayer(folder string, mtime int64, fill func(*layerWriter) error) (blob, error) {
+	l, err := newLayer(folder, mtime)
+	if err != nil {
+		return blob{}, err
+	}
+	if err := fill(l); err != nil {
+		l.abandon()
+		return blob{}, err
+	}
+	return l.close()
+}
+
+// abandon removes an unfinished layer.
+func (l *layerWriter) abandon() {
+	l.file.Close()
+	os.Remove(l.file.Name())
+}
+
+// close ends the layer. Its file stays in the folder for the caller to remove;
+// it is a copy of inputs and needs no fsync.
+func (l *layerWriter) close() (blob, error) {
+	if err := errors.Join(l.tar.Close(), l.buffer.Flush(), l.file.Close()); err != nil {
+		os.Remove(l.file.Name())
+		return blob{}, fmt.Errorf("pack layer: %w", err)
+	}
+	name := l.file.Name()
+	d := digest.NewDigestFromBytes(digest.SHA256, l.hash.Sum(nil))
+	return blob{
+		descriptor: ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageLayer, Digest: d, Size: l.counter.n},
+		diffID:     d,
+		open:       func() (*os.File, error) { return os.Open(name) },
+	}, nil
+}
+
+// admit checks a path and makes the folders above it.
+func (l *layerWriter) admit(name string) error {
+	if err := artifact.CheckFile(name); err != nil {
+		return fmt.Errorf("%w: %w", errInput, err)
+	}
+	if len(l.packed) >= maxEntries {
+		return fmt.Errorf("%w: more than %d files", errInput, maxEntries)
+	}
+	if l.packed[name] != nil {
+		return fmt.Errorf("%w: %.200q is there twice", errInput, name)
+	}
+	if parent := path.Dir(name); parent != "." {
+		return l.folder(parent, 0o755, 0, 0)
+	}
+	return nil
+}
+
+func (l *layerWriter) header(h *tar.Header) error {
+	h.ModTime = l.mtime
+	h.Format = tar.FormatPAX
+	if err := l.tar.WriteHeader(h); err != nil {
+		return fmt.Errorf("pack %.200q: %w", h.Name, err)
+	}
+	l.packed[strings.TrimSuffix(h.Name, "/")] = h
+	return nil
+}
+
+// folder makes a folder; one that is there already stays as it is.
+func (l *layerWriter) folder(name string, mode int64, uid, gid int) error {
+	switch there := l.packed[name]; {
+	case there != nil && there.Typeflag == tar.TypeDir:
+		return nil
+	case there != nil:
+		return fmt.Errorf("%w: %.200q is no folder", errInput, name)
+	}
+	if err := l.admit(name); err != nil {
+		return err
+	}
+	return l.header(&tar.Header{Typeflag: tar.TypeDir, Name: name + "/", Mode: mode, Uid: uid, Gid: gid})
+}
+
+// regular packs exactly size bytes of r.
+func (l *layerWriter) regular(name string, mode int64, uid, gid int, size int64, r io.Reader) error {
+	if err := l.admit(name); err != nil {
+		return err
+	}
+	if size < 0 || size > l.room {
+		return fmt.Errorf("%w: %.200q is too large with %d bytes", errInput, name, size)
+	}
+	l.room -= size
+	if err := l.header(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Uid: uid, Gid: gid, Size: size}); err != nil {
+		return err
+	}
+	n, err := io.CopyBuffer(onlyWriter{l.tar}, io.LimitReader(r, size), l.copy)
+	if err != nil {
+		return fmt.Errorf("pack %.200q: %w", name, err)
+	}
+	if n != size {
+		return fmt.Errorf("%w: %.200q ends after %d of %d bytes", errInput, name, n, size)
+	}
+	return nil
+}
+
+// onlyWriter hides tar.Writer's ReadFrom, which would ignore our buffer.
+type onlyWriter struct{ io.Writer }
+
+// symlink packs a symbolic link. What the target may be is the caller's rule.
+func (l *layerWriter) symlink(name, target string, uid, gid int) error {
+	if target == "" || len(target) > maxLinkLength || strings.ContainsRune(target, 0) {
+		return fmt.Errorf("%w: link %.200q has target %.200q", errInput, name, target)
+	}
+	if err := l.admit(name); err != nil {
+		return err
+	}
+	return l.header(&tar.Header{Typeflag: tar.TypeSymlink, Name: name, Linkname: target, Mode: 0o777, Uid: uid, Gid: gid})
+}
+
+// hardlink packs another name of a file that the layer already has. Mode and
+// owner go along, since unpacking a link sets them on the file.
+func (l *layerWriter) hardlink(name, target string) error {
+	file := l.packed[target]
+	if file == nil || file.Typeflag != tar.TypeReg {
+		return fmt.Errorf("%w: link %.200q to %.200q, which is no file before it", errInput, name, target)
+	}
+	if err := l.admit(name); err != nil {
+		return err
+	}
+	return l.header(&tar.Header{Typeflag: tar.TypeLink, Name: name, Linkname: target, Mode: file.Mode, Uid: file.Uid, Gid: file.Gid})
+}
+
+// text packs a small file of our own.
+func (l *layerWriter) text(name, content string) error {
+	return l.regular(name, 0o644, 0, 0, int64(len(content)), strings.NewReader(content))
+}
+
+// inside tells whether a symbolic link at name, followed, stays below root. All
+// three are slash-separated and clean; root "" is the layer's root. It is the
+// lexical rule: the folders on the way are real folders, because layerWriter
+// packs nothing through a link.
+func inside(root, name, target string) bool {
+	if path.IsAbs(target) {
+		return false
+	}
+	landed := path.Join(path.Dir(name), target)
+	if root == "" {
+		return landed != ".." && !strings.HasPrefix(landed, "../")
+	}
+	return landed == root || strings.HasPrefix(landed, root+"/")
+}

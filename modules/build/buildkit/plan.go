@@ -1,0 +1,434 @@
+package buildkit
+
+import (
+	"bytes"
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/moby/buildkit/client/llb"
+	"github.com/moby/buildkit/solver/pb"
+	spb "github.com/moby/buildkit/sourcepolicy/pb"
+	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
+
+	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/build"
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+// Where things are inside a build's root. They are part of what a recipe's
+// commands see, so changing one changes outputs: a new engine name goes with it.
+const (
+	repositoryMount = "/mnt" // the local apt repository
+	outMount        = "/out" // root that mmdebstrap makes
+	mavenRepository = "m2"   // Maven's local repository
+	mavenSettings   = "root/.m2/settings.xml"
+	defaultPath     = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+	defaultWorkDir  = "/work"
+
+	relayMount    = "/run/pyrsia"
+	relayProgram  = relayMount + "/relay"
+	mirrorSocket  = "/run/pyrsia-mirror.sock"
+	mirrorAddress = "127.0.0.1:7889"
+)
+
+// storeID names the inputs' layout in the session.
+const storeID = "inputs"
+
+// plan is a job in BuildKit's terms.
+type plan struct {
+	job     build.Job
+	scratch string // folder of packed layers
+	limits  llb.LinuxResources
+	cgroup  string // parent, "" for BuildKit's own
+	relay   *relayPlan
+	log     *progress
+
+	inputs *layout
+	policy []*spb.Rule
+}
+
+// relayPlan is what a resolving build has beside its inputs.
+type relayPlan struct {
+	program []string   // path on this machine, then leading arguments
+	packed  *llb.State // once packed
+}
+
+func newPlan(job build.Job, scratch string) *plan {
+	return &plan{
+		job: job, scratch: scratch, inputs: newLayout(),
+		policy: []*spb.Rule{{
+			Action:   spb.PolicyAction_DENY,
+			Selector: &spb.Selector{Identifier: ".*", MatchType: spb.MatchType_REGEX},
+		}},
+	}
+}
+
+// source is an image of our own layers as a state, allowed by the source policy
+// under exactly its digest.
+func (p *plan) source(what string, layers ...blob) (llb.State, error) {
+	d, err := p.inputs.add(layers)
+	if err != nil {
+		return llb.State{}, err
+	}
+	reference := "pyrsia.invalid/" + what + "@" + d.String()
+	p.policy = append(p.policy, &spb.Rule{
+		Action:   spb.PolicyAction_ALLOW,
+		Selector: &spb.Selector{Identifier: "oci-layout://" + reference, MatchType: spb.MatchType_EXACT},
+	})
+	return llb.OCILayout(reference, llb.OCIStore("", storeID), llb.WithCustomName("input "+what), llb.Platform(platform)), nil
+}
+
+var platform = ocispecs.Platform{OS: "linux", Architecture: "amd64"}
+
+// packages is the state of a build in a published image, commands done.
+func (p *plan) packages() (llb.State, error) {
+	image, err := openBuilder(p.job.Builder, p.job.Open)
+	if err != nil {
+		return llb.State{}, err
+	}
+	sources, err := packLayer(p.scratch, p.job.Recipe.Timestamp, p.unpackSources)
+	if err != nil {
+		return llb.State{}, err
+	}
+	layers := append(append([]blob(nil), image.layers...), sources)
+	if p.job.Recipe.Resolve == "maven" {
+		maven, err := packLayer(p.scratch, p.job.Recipe.Timestamp, p.fillMaven)
+		if err != nil {
+			return llb.State{}, err
+		}
+		layers = append(layers, maven)
+	}
+	root, err := p.source("root", layers...)
+	if err != nil {
+		return llb.State{}, err
+	}
+	return p.commands(p.environment(root, image.config.Env))
+}
+
+// outputs is a state that holds the recipe's outputs and nothing else, each
+// with its path below a folder of its number. One that the commands did not
+// leave is not there either: the reader of the export says so better than a
+// failing copy would. Links are not followed, so an output is a file that the
+// commands wrote where the recipe says.
+func (p *plan) outputs(root llb.State) llb.State {
+	out := llb.Scratch()
+	for i, o := range p.job.Recipe.Outputs {
+		out = out.File(llb.Copy(root, p.workDir(), "/"+strconv.Itoa(i), &llb.CopyInfo{
+			CopyDirContentsOnly: true, CreateDestPath: true, IncludePatterns: []string{o.Path},
+		}), llb.WithCustomName("output "+o.File))
+	}
+	return out
+}
+
+// outputMember is where an output stands in the export.
+func outputMember(i int, o record.Output) string { return strconv.Itoa(i) + "/" + o.Path }
+
+func (p *plan) workDir() string {
+	if p.job.Recipe.Environment.WorkDir == "" {
+		return defaultWorkDir
+	}
+	return p.job.Recipe.Environment.WorkDir
+}
+
+// environment sets the variables of every command: the image's, then ours, then
+// the recipe's.
+func (p *plan) environment(state llb.State, image []string) llb.State {
+	r := p.job.Recipe
+	variables := append([]string{"PATH=" + defaultPath}, image...)
+	variables = append(variables, "HOME=/root", "SOURCE_DATE_EPOCH="+strconv.FormatInt(r.Timestamp, 10))
+	if r.Environment.Locale != "" {
+		variables = append(variables, "LANG="+r.Environment.Locale, "LC_ALL="+r.Environment.Locale)
+	}
+	if r.Environment.TimeZone != "" {
+		variables = append(variables, "TZ="+r.Environment.TimeZone)
+	}
+	for _, v := range append(variables, r.Environment.Variables...) {
+		name, value, _ := strings.Cut(v, "=")
+		state = state.AddEnv(name, value)
+	}
+	return state.Dir(p.workDir())
+}
+
+// commands runs the recipe's commands, one step each.
+func (p *plan) commands(state llb.State) (llb.State, error) {
+	for i, command := range p.job.Recipe.Commands {
+		name := fmt.Sprintf("command %d of %d: %s", i+1, len(p.job.Recipe.Commands), command)
+		options, err := p.step(name, p.umask()+command)
+		if err != nil {
+			return llb.State{}, err
+		}
+		state = state.Run(options...).Root()
+	}
+	return state, nil
+}
+
+func (p *plan) umask() string {
+	if p.job.Recipe.Environment.Umask == "" {
+		return "umask 022\n"
+	}
+	return "umask " + p.job.Recipe.Environment.Umask + "\n"
+}
+
+// step is one run of /bin/sh with no network.
+func (p *plan) step(name, script string) ([]llb.RunOption, error) {
+	arguments := []string{"/bin/sh", "-eu", "-c", script}
+	options := []llb.RunOption{
+		llb.Network(pb.NetMode_NONE), llb.Security(pb.SecurityMode_SANDBOX),
+		llb.WithCustomName(name), llb.WithLinuxResources(p.limits),
+	}
+	if p.cgroup != "" {
+		options = append(options, llb.WithCgroupParent(p.cgroup))
+	}
+	if disk := p.job.Recipe.Limits.Disk; disk > 0 {
+		options = append(options, llb.AddUlimit(llb.UlimitFsize, disk, disk))
+	}
+	if p.relay != nil {
+		arguments = append(append([]string{relayProgram}, p.relay.program[1:]...), append([]string{mirrorSocket, mirrorAddress, "--"}, arguments...)...)
+		program, err := p.packRelay()
+		if err != nil {
+			return nil, err
+		}
+		options = append(options,
+			llb.AddMount(relayMount, program, llb.Readonly),
+			llb.AddSSHSocket(llb.SSHID(mirrorID), llb.SSHSocketTarget(mirrorSocket)),
+			// A step that BuildKit remembers would ask the mirror for nothing.
+			llb.IgnoreCache)
+	}
+	return append(options, llb.Args(arguments)), nil
+}
+
+// unpackSources packs the recipe's sources, each unpacked where it belongs.
+func (p *plan) unpackSources(l *layerWriter) error {
+	if work := strings.TrimPrefix(path.Clean(p.workDir()), "/"); work != "" {
+		if err := l.folder(work, 0o755, 0, 0); err != nil {
+			return err
+		}
+	}
+	for _, s := range p.job.Recipe.Sources {
+		name, err := sourceName(s)
+		if err != nil {
+			return err
+		}
+		into := s.Into
+		if into == "" {
+			into = p.workDir()
+		}
+		if err := unpackOne(l, s, name, strings.TrimPrefix(path.Clean(into), "/"), p.job.Open); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func unpackOne(l *layerWriter, s record.Source, name, into string, open func(artifact.SHA256) (*os.File, error)) error {
+	file, err := open(s.SHA256)
+	if err != nil {
+		return fmt.Errorf("open source %s: %w", name, err)
+	}
+	defer file.Close()
+	return l.unpack(file, name, into, s.Strip)
+}
+
+func sourceName(s record.Source) (string, error) {
+	if s.Maven == "" {
+		return path.Base(s.URL), nil
+	}
+	m, err := artifact.ParseMaven(s.Maven)
+	if err != nil {
+		return "", fmt.Errorf("%w: source: %w", errInput, err)
+	}
+	return m.File(), nil
+}
+
+// mavenKind is the kind of lock entries that are a path of a Maven repository.
+const mavenKind = "maven"
+
+// fillMaven packs the locked Maven files as Maven's local repository, and the
+// settings that make Maven use it and nothing else.
+func (p *plan) fillMaven(l *layerWriter) error {
+	if err := l.folder(mavenRepository, 0o755, 0, 0); err != nil {
+		return err
+	}
+	if p.relay != nil {
+		return l.text(mavenSettings, settings(`<mirrors><mirror><id>pyrsia</id><mirrorOf>*</mirrorOf><url>http://`+mirrorAddress+`/</url></mirror></mirrors>`))
+	}
+	for _, e := range p.job.Lock.Entries {
+		if e.Kind != mavenKind {
+			continue
+		}
+		if err := l.locked(mavenRepository+"/"+localName(e.Path), e.File, p.job.Open); err != nil {
+			return err
+		}
+	}
+	return l.text(mavenSettings, settings(`<offline>true</offline>`))
+}
+
+// localName is where Maven's local repository keeps a remote repository's file.
+// Only metadata files have another name there; as "-local" Maven reads them
+// whatever repositories a POM declares.
+func localName(name string) string {
+	if path.Base(name) == "maven-metadata.xml" {
+		return path.Join(path.Dir(name), "maven-metadata-local.xml")
+	}
+	return name
+}
+
+func settings(inner string) string {
+	return xml.Header + `<settings><localRepository>/` + mavenRepository + `</localRepository><interactiveMode>false</interactiveMode>` + inner + "</settings>\n"
+}
+
+// packRelay packs the relay's program, once for all of a job's steps. It is read
+// anew for each job, so that an update of the program needs no restart.
+func (p *plan) packRelay() (llb.State, error) {
+	if p.relay.packed != nil {
+		return *p.relay.packed, nil
+	}
+	b, err := packProgram(p.scratch, p.relay.program[0])
+	if err != nil {
+		return llb.State{}, fmt.Errorf("relay program: %w", err)
+	}
+	state, err := p.source("relay", b)
+	p.relay.packed = &state
+	return state, err
+}
+
+func packProgram(folder, program string) (blob, error) {
+	file, err := os.Open(program)
+	if err != nil {
+		return blob{}, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return blob{}, err
+	}
+	return packLayer(folder, 0, func(l *layerWriter) error {
+		return l.regular(path.Base(relayProgram), 0o755, 0, 0, info.Size(), file)
+	})
+}
+
+// image is the state of a root made of Debian packages, sources unpacked and
+// commands done, as one layer.
+func (p *plan) image() (llb.State, error) {
+	if len(p.job.Recipe.Debian) != 1 {
+		return llb.State{}, fmt.Errorf("%w: the recipe of %s has neither a builder image nor Debian packages", errInput, p.job.Recipe.Package)
+	}
+	debian := p.job.Recipe.Debian[0]
+	set, err := readDebian(debian, p.job.Lock, p.job.Open)
+	if err != nil {
+		return llb.State{}, err
+	}
+	bootstrap, err := set.closure(debian.BaseOf)
+	if err != nil {
+		return llb.State{}, err
+	}
+	p.log.say("unpacking %d of %d Debian packages to bootstrap with", len(bootstrap), len(set.packages))
+	first, err := packLayer(p.scratch, p.job.Recipe.Timestamp, func(l *layerWriter) error { return l.stage0(bootstrap, p.job.Open) })
+	if err != nil {
+		return llb.State{}, err
+	}
+	tools, err := p.source("bootstrap", first)
+	if err != nil {
+		return llb.State{}, err
+	}
+	packed, err := packLayer(p.scratch, p.job.Recipe.Timestamp, func(l *layerWriter) error {
+		return set.repository(l, p.job.Recipe.Timestamp, p.job.Open)
+	})
+	if err != nil {
+		return llb.State{}, err
+	}
+	archive, err := p.source("archive", packed)
+	if err != nil {
+		return llb.State{}, err
+	}
+	root, err := p.bootstrap(debian, tools, archive)
+	if err != nil {
+		return llb.State{}, err
+	}
+	sources, err := packLayer(p.scratch, p.job.Recipe.Timestamp, p.unpackSources)
+	if err != nil {
+		return llb.State{}, err
+	}
+	unpacked, err := p.source("sources", sources)
+	if err != nil {
+		return llb.State{}, err
+	}
+	epoch := time.Unix(p.job.Recipe.Timestamp, 0).UTC()
+	root = root.File(llb.Copy(unpacked, "/", "/", &llb.CopyInfo{CopyDirContentsOnly: true}), llb.WithCustomName("sources"))
+	root, err = p.commands(root)
+	if err != nil {
+		return llb.State{}, err
+	}
+	// One time for all files makes the layer the same in every build, whatever
+	// touched them, without a second pass of compression.
+	return llb.Scratch().File(llb.Copy(root, "/", "/", &llb.CopyInfo{
+		CopyDirContentsOnly: true, ExcludePatterns: imageLeavesOut, CreatedTime: &epoch,
+	}), llb.WithCustomName("image")), nil
+}
+
+// imageLeavesOut is what differs from build to build or machine to machine, or
+// is of no use in an image.
+var imageLeavesOut = []string{
+	"dev/**", "proc/**", "sys/**", "run/**", "tmp/**", "out", "mnt/**",
+	"etc/resolv.conf", "etc/hostname", "etc/machine-id",
+	"etc/apt/sources.list", "etc/apt/sources.list.d/**",
+	"var/log/**", "var/tmp/**", "var/cache/apt/**", "var/cache/ldconfig/**", "var/cache/debconf/**",
+	"var/lib/apt/lists/**", "var/lib/dpkg/*-old", "var/cache/man/**",
+	"usr/lib/jvm/**/classes.jsa", "usr/lib/jvm/**/classes_nocoops.jsa",
+}
+
+// bootstrap makes a configured Debian root with the recipe's packages.
+//
+// It takes two runs: mmdebstrap may not mount /proc in its new root here, which
+// some packages need to be configured (a JDK does), so that it only makes the
+// base, and the base's own apt installs the rest in a run of its own.
+func (p *plan) bootstrap(debian record.Debian, tools, archive llb.State) (llb.State, error) {
+	// aptOptions keep everything that apt writes beside packages in /tmp, which
+	// is memory here and never part of the image.
+	const aptOptions = "-o Dir::Etc::SourceList=" + repositoryMount + "/sources.list -o Dir::Etc::SourceParts=/dev/null" +
+		" -o Dir::State::Lists=/tmp/lists -o Dir::Cache=/tmp/cache -o APT::Sandbox::User=root -o Acquire::Languages=none"
+	variant := debian.Variant
+	if variant == "" {
+		variant = "apt"
+	}
+	environment := func(s llb.State) llb.State {
+		return p.environment(s, []string{"DEBIAN_FRONTEND=noninteractive", "DEBCONF_NONINTERACTIVE_SEEN=true"}).Dir("/")
+	}
+	first, err := p.step("mmdebstrap "+debian.Suite, "umask 022\nmmdebstrap --mode=root --format=directory --variant="+variant+
+		" --aptopt='APT::Sandbox::User \"root\"' --skip=check/empty,output/dev,cleanup/reproducible "+debian.Suite+" "+outMount+
+		" 'deb [trusted=yes] copy:"+repositoryMount+" "+debian.Suite+" main'")
+	if err != nil {
+		return llb.State{}, err
+	}
+	first = append(first, llb.AddMount(repositoryMount, archive, llb.Readonly), llb.AddMount("/tmp", llb.Scratch(), llb.Tmpfs()))
+	base := environment(tools).Run(first...).AddMount(outMount, llb.Scratch())
+
+	install, err := p.step("apt-get install "+strings.Join(debian.Packages, " "), "umask 022\nmkdir -p /tmp/lists/partial /tmp/cache/archives/partial\n"+
+		"apt-get -q "+aptOptions+" update\n"+
+		"apt-get -q -y --no-install-recommends "+aptOptions+" install "+strings.Join(debian.Packages, " ")+"\n")
+	if err != nil {
+		return llb.State{}, err
+	}
+	install = append(install, llb.AddMount(repositoryMount, archive, llb.Readonly), llb.AddMount("/tmp", llb.Scratch(), llb.Tmpfs()))
+	return p.environment(environment(base).Run(install...).Root(), nil), nil
+}
+
+// imageConfig is the configuration of the published image.
+func imageConfig(r *record.Recipe) ([]byte, error) {
+	image := r.Images[0]
+	created := time.Unix(r.Timestamp, 0).UTC()
+	config := ocispecs.Image{Created: &created, Platform: platform}
+	config.Config.Env = append([]string{"PATH=" + defaultPath}, image.Variables...)
+	config.Config.Cmd = image.Command
+	config.Config.WorkingDir = image.WorkDir
+	config.RootFS.Type = "layers"
+	var data bytes.Buffer
+	err := json.NewEncoder(&data).Encode(config)
+	return bytes.TrimSpace(data.Bytes()), err
+}

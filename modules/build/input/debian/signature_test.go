@@ -1,0 +1,147 @@
+package debian
+
+import (
+	"bytes"
+	"crypto"
+	"encoding/hex"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
+	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
+	"github.com/ProtonMail/go-crypto/openpgp/packet"
+)
+
+const release = "Suite: stable\nCodename: trixie\nSHA256:\n " + digest + " 12 main/binary-amd64/Packages\n"
+
+var signedAt = time.Date(2020, 5, 1, 12, 0, 0, 0, time.UTC)
+
+// testKey is a key made in 2020 that expired after a month, with a subkey that
+// signs.
+func testKey(t testing.TB) *openpgp.Entity {
+	config := &packet.Config{
+		Algorithm: packet.PubKeyAlgoEdDSA, DefaultHash: crypto.SHA256,
+		Time: func() time.Time { return signedAt.AddDate(0, 0, -7) }, KeyLifetimeSecs: 31 * 24 * 3600,
+	}
+	key, err := openpgp.NewEntity("archive", "", "archive@debian.example", config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := key.AddSigningSubkey(config); err != nil {
+		t.Fatal(err)
+	}
+	return key
+}
+
+func at(when time.Time) *packet.Config {
+	return &packet.Config{DefaultHash: crypto.SHA256, Time: func() time.Time { return when }}
+}
+
+func ring(t testing.TB, keys ...*openpgp.Entity) []byte {
+	var b bytes.Buffer
+	for _, key := range keys {
+		if err := key.Serialize(&b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return b.Bytes()
+}
+
+func armored(t testing.TB, key *openpgp.Entity) []byte {
+	var b bytes.Buffer
+	w, err := armor.Encode(&b, openpgp.PublicKeyType, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write(ring(t, key)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return b.Bytes()
+}
+
+func sign(t testing.TB, text string, when time.Time, keys ...*packet.PrivateKey) []byte {
+	var b bytes.Buffer
+	w, err := clearsign.EncodeMulti(&b, keys, at(when))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Write([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return append(b.Bytes(), '\n')
+}
+
+func hexOf(key *packet.PublicKey) string { return strings.ToUpper(hex.EncodeToString(key.Fingerprint)) }
+
+func TestVerify(t *testing.T) {
+	key, other := testKey(t), testKey(t)
+	primary, sub := key.PrivateKey, key.Subkeys[len(key.Subkeys)-1]
+	both := [][]byte{ring(t, other, key)}
+	named := []string{hexOf(&primary.PublicKey)}
+	signed := sign(t, release, signedAt, primary)
+	for name, c := range map[string]struct {
+		text  []byte
+		rings [][]byte
+		keys  []string
+		want  error
+	}{
+		"by the primary key":        {signed, both, named, nil},
+		"by the subkey":             {sign(t, release, signedAt, sub.PrivateKey), both, named, nil},
+		"subkey named":              {sign(t, release, signedAt, sub.PrivateKey), both, []string{hexOf(sub.PublicKey)}, nil},
+		"armored keyring":           {signed, [][]byte{[]byte("junk"), armored(t, key)}, named, nil},
+		"one of two signatures":     {sign(t, release, signedAt, other.PrivateKey, primary), both, named, nil},
+		"only the subkey is named":  {signed, both, []string{hexOf(sub.PublicKey)}, ErrSignature},
+		"by another key":            {sign(t, release, signedAt, other.PrivateKey), both, named, ErrSignature},
+		"after the key expired":     {sign(t, release, signedAt.AddDate(1, 0, 0), primary), both, named, ErrSignature},
+		"before the key was made":   {sign(t, release, signedAt.AddDate(-1, 0, 0), primary), both, named, ErrSignature},
+		"altered":                   {bytes.Replace(signed, []byte("trixie"), []byte("trixif"), 1), both, named, ErrSignature},
+		"key in no keyring":         {signed, [][]byte{ring(t, other)}, named, ErrNoKey},
+		"no keyring":                {signed, nil, named, ErrNoKey},
+		"fingerprint in lower case": {signed, both, []string{strings.ToLower(named[0])}, ErrNoKey},
+		"short key id":              {signed, both, []string{named[0][24:]}, ErrNoKey},
+		"text before":               {append([]byte("Suite: evil\n"), signed...), both, named, ErrMalformed},
+		"text after":                {append(bytes.Clone(signed), "Suite: evil\n"...), both, named, ErrMalformed},
+		"two texts":                 {append(bytes.Clone(signed), signed...), both, named, ErrMalformed},
+		"not signed":                {[]byte(release), both, named, ErrMalformed},
+		"signed, but no Release":    {sign(t, "hello\n", signedAt, primary), both, named, ErrMalformed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r, err := Verify(c.text, c.rings, c.keys)
+			if !errors.Is(err, c.want) || (err == nil) != (r != nil) {
+				t.Fatalf("release %v, error %v; want %v", r, err, c.want)
+			}
+			if err == nil && !r.Is("trixie") {
+				t.Errorf("release %+v", r)
+			}
+		})
+	}
+}
+
+// A stranger's signing subkey, grafted onto the named key, signs nothing.
+func TestVerifyGraftedSubkey(t *testing.T) {
+	key, stranger := testKey(t), testKey(t)
+	grafted := *key
+	grafted.Subkeys = append(grafted.Subkeys[:0:0], stranger.Subkeys...)
+	text := sign(t, release, signedAt, stranger.Subkeys[len(stranger.Subkeys)-1].PrivateKey)
+	if r, err := Verify(text, [][]byte{ring(t, &grafted)}, []string{hexOf(key.PrimaryKey)}); err == nil {
+		t.Errorf("verified %v by a grafted subkey", r)
+	}
+}
+
+func TestUnverified(t *testing.T) {
+	if r, err := Unverified(sign(t, release, signedAt, testKey(t).PrivateKey)); err != nil || !r.Is("trixie") {
+		t.Errorf("%v, %v", r, err)
+	}
+	if _, err := Unverified([]byte("junk")); !errors.Is(err, ErrMalformed) {
+		t.Error(err)
+	}
+}
