@@ -1,0 +1,136 @@
+package sim
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+func number(name string, otherwise int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+		return n
+	}
+	return otherwise
+}
+
+// TestSeeds runs SIM_SEEDS seeds from SIM_FROM for each size of network, or
+// for SIM_N only, with as many liars as the order survives at most.
+func TestSeeds(t *testing.T) {
+	from, seeds := number("SIM_FROM", 1), number("SIM_SEEDS", 300)
+	for _, n := range []int{3, 4, 5, 7} {
+		if only := number("SIM_N", 0); only != 0 && only != n || only == 0 && n == 7 && os.Getenv("SIM_SEEDS") == "" {
+			continue
+		}
+		t.Run(fmt.Sprintf("N=%d", n), func(t *testing.T) {
+			t.Parallel()
+			var total Report
+			for seed := from; seed < from+seeds; seed++ {
+				report, err := Run(ofSeed(n, seed))
+				if err != nil {
+					t.Fatalf("%v\nrun it again: SIM_N=%d SIM_FROM=%d SIM_SEEDS=1 SIM_TRACE=1 go test -run TestOneSeed ./modules/quorum/order/sim", err, n, seed)
+				}
+				total.Heights += report.Heights
+				total.Crashes += report.Crashes
+				total.Messages += report.Messages
+				total.Rounds = max(total.Rounds, report.Rounds)
+				total.Virtual += report.Virtual
+			}
+			t.Logf("%d seeds: %d heights, %d crashes, %d messages, rounds up to %d, %s of virtual time", seeds, total.Heights, total.Crashes, total.Messages, total.Rounds, total.Virtual)
+		})
+	}
+}
+
+// ofSeed draws a run: the order rule and the number of liars go by the seed.
+func ofSeed(n, seed int) Config {
+	cfg := Config{Seed: uint64(seed), N: n, Order: record.OrderMajority}
+	if seed%2 == 0 {
+		cfg.Order = record.OrderTwoThirds
+	}
+	cfg.Liars = (seed / 2) % Bound(n, cfg.Order)
+	return cfg
+}
+
+// TestOneSeed traces one run.
+func TestOneSeed(t *testing.T) {
+	if os.Getenv("SIM_TRACE") == "" {
+		t.Skip("for looking at one seed: set SIM_TRACE, SIM_N and SIM_FROM")
+	}
+	cfg := ofSeed(number("SIM_N", 4), number("SIM_FROM", 1))
+	cfg.Trace = func(line string) { fmt.Println(line) }
+	report, err := Run(cfg)
+	t.Logf("%+v %v", report, err)
+	if err != nil {
+		t.Fail()
+	}
+}
+
+// TestLiars runs each kind of liar by itself, as many as the order survives.
+func TestLiars(t *testing.T) {
+	seeds := number("SIM_LIARS", 40)
+	for _, kind := range kinds {
+		t.Run(string(kind), func(t *testing.T) {
+			t.Parallel()
+			accused := 0
+			for seed := 1; seed <= seeds; seed++ {
+				cfg := Config{Seed: uint64(seed), N: 4, Order: record.OrderMajority, Liars: 1, Kind: kind}
+				if seed%3 == 0 {
+					cfg.N, cfg.Order, cfg.Liars = 5, record.OrderTwoThirds, 1+seed%2
+				}
+				report, err := Run(cfg)
+				if err != nil {
+					t.Fatal(err)
+				}
+				accused += len(report.Accused)
+			}
+			t.Logf("%d seeds, %d liars accused", seeds, accused)
+			if accused == 0 && (kind == Twins || kind == Rubbish) {
+				t.Error("nobody was accused")
+			}
+		})
+	}
+}
+
+// TestForks has just as many liars as a fork needs: forks happen, and each
+// names at least 2Q-N culprits, all of them liars.
+func TestForks(t *testing.T) {
+	for _, n := range []int{3, 4, 5, 6, 7} {
+		liars := Bound(n, record.OrderMajority)
+		forks := 0
+		for seed := 1; seed <= number("SIM_FORKS", 20); seed++ {
+			report, err := Run(Config{Seed: uint64(seed), N: n, Order: record.OrderMajority, Liars: liars, Kind: Twins, Split: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if report.Forks > 0 {
+				forks++
+			}
+		}
+		t.Logf("N=%d, %d liars: %d runs forked", n, liars, forks)
+		if forks == 0 {
+			t.Errorf("N=%d: %d liars never forked the order: the simulation is too kind", n, liars)
+		}
+	}
+}
+
+// TestSameSeed: a seed decides everything.
+func TestSameSeed(t *testing.T) {
+	var traces [2][]string
+	for i := range traces {
+		cfg := ofSeed(4, 3)
+		cfg.Trace = func(line string) { traces[i] = append(traces[i], line) }
+		if _, err := Run(cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(traces[0]) < 100 || len(traces[0]) != len(traces[1]) {
+		t.Fatalf("traces of %d and %d lines", len(traces[0]), len(traces[1]))
+	}
+	for i := range traces[0] {
+		if traces[0][i] != traces[1][i] {
+			t.Fatalf("line %d:\n%s\n%s", i, traces[0][i], traces[1][i])
+		}
+	}
+}
