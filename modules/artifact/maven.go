@@ -64,6 +64,9 @@ func (m Maven) check(s string) error {
 			return fmt.Errorf("%w Maven coordinates %.120q: %q", ErrMalformed, s, part)
 		}
 	}
+	if strings.HasSuffix(m.Group, ".") {
+		return fmt.Errorf("%w Maven coordinates %.120q: %q", ErrMalformed, s, m.Group)
+	}
 	if m.Classifier != "" && !mavenPart.MatchString(m.Classifier) {
 		return fmt.Errorf("%w Maven coordinates %.120q: %q", ErrMalformed, s, m.Classifier)
 	}
@@ -84,6 +87,9 @@ func MavenFolderName(path string) (Name, error) {
 	}
 	n := len(segments)
 	artifact, version, file := segments[n-3], segments[n-2], segments[n-1]
+	if group := strings.Join(segments[:n-3], "/"); strings.Contains(group, ".") {
+		return Name{}, fmt.Errorf("%w Maven path %.200q: a dot in the group's folders %q", ErrMalformed, path, group)
+	}
 	if !strings.HasPrefix(file, artifact+"-") {
 		return Name{}, fmt.Errorf("%w Maven path %.200q: the file does not begin with %q", ErrMalformed, path, artifact+"-")
 	}

@@ -16,15 +16,25 @@ import (
 // manifest's digest ("sha256:<hex>") when a statement vouches for bytes.
 type PURL string
 
+// MaxPURL is the longest package URL in bytes. It bounds the keys of the state.
+const MaxPURL = 1024
+
 // ParsePURL reads a package URL and refuses one that is not in canonical form,
-// so that equal packages are equal strings.
+// so that equal packages are equal strings. A subpath is refused too: Name's
+// String puts "#" and the file where a subpath would stand.
 func ParsePURL(s string) (PURL, error) {
+	if len(s) > MaxPURL {
+		return "", fmt.Errorf("%w package URL %.80q…: %d bytes, the limit is %d", ErrMalformed, s, len(s), MaxPURL)
+	}
 	parsed, err := packageurl.FromString(s)
 	if err != nil {
 		return "", fmt.Errorf("%w package URL %.200q: %v", ErrMalformed, s, err)
 	}
 	if canonical := parsed.ToString(); canonical != s {
 		return "", fmt.Errorf("%w package URL %.200q: its canonical form is %q", ErrMalformed, s, canonical)
+	}
+	if parsed.Subpath != "" {
+		return "", fmt.Errorf("%w package URL %.200q: it has a subpath", ErrMalformed, s)
 	}
 	return PURL(s), nil
 }

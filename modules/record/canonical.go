@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -69,6 +71,10 @@ func Unmarshal(data []byte, v any) error {
 	return nil
 }
 
+// maxDepth is how deep a Raw nests objects and arrays, itself included. Every
+// JSON decoder has such a limit; this one is the same for all.
+const maxDepth = 64
+
 // Raw is a canonical JSON object whose inside this version does not look at,
 // such as a recipe in its leaf.
 type Raw []byte
@@ -84,21 +90,166 @@ func (r *Raw) UnmarshalJSON(data []byte) error {
 }
 
 func (r Raw) check() error {
-	var object map[string]any
-	decoder := json.NewDecoder(bytes.NewReader(r))
-	decoder.UseNumber()
-	if err := decoder.Decode(&object); err != nil {
-		return fmt.Errorf("%w: %v", ErrMalformed, err)
+	s := scanner{data: r}
+	if s.next() != '{' {
+		return fmt.Errorf("%w: not a JSON object", ErrMalformed)
 	}
-	var e encoder
-	if err := e.generic(object); err != nil {
-		return err
-	}
-	if !bytes.Equal(e.Bytes(), r) {
-		return fmt.Errorf("%w: not in canonical form (RFC 8785)", ErrMalformed)
+	if !s.value(0) || s.at != len(r) {
+		return fmt.Errorf("%w: not in canonical form (RFC 8785), or more than %d deep, near byte %d", ErrMalformed, maxDepth, s.at)
 	}
 	return nil
 }
+
+// scanner goes once through JSON and takes only what is spelled canonically.
+// Its methods tell whether that was so up to where they leave at.
+type scanner struct {
+	data []byte
+	at   int
+}
+
+// next is the next byte, 0 at the end.
+func (s *scanner) next() byte {
+	if s.at == len(s.data) {
+		return 0
+	}
+	return s.data[s.at]
+}
+
+func (s *scanner) take(c byte) bool {
+	if s.next() != c {
+		return false
+	}
+	s.at++
+	return true
+}
+
+func (s *scanner) word(w string) bool {
+	if len(s.data)-s.at < len(w) || string(s.data[s.at:s.at+len(w)]) != w {
+		return false
+	}
+	s.at += len(w)
+	return true
+}
+
+func (s *scanner) value(depth int) bool {
+	switch s.next() {
+	case '{':
+		return depth < maxDepth && s.object(depth+1)
+	case '[':
+		return depth < maxDepth && s.array(depth+1)
+	case '"':
+		_, ok := s.text()
+		return ok
+	case 't':
+		return s.word("true")
+	case 'f':
+		return s.word("false")
+	}
+	return s.integer()
+}
+
+func (s *scanner) object(depth int) bool {
+	s.at++
+	if s.take('}') {
+		return true
+	}
+	for last, first := "", true; ; first = false {
+		name, ok := s.text()
+		if !ok || (!first && !lessUTF16(last, name)) || !s.take(':') || !s.value(depth) {
+			return false
+		}
+		if s.take('}') {
+			return true
+		}
+		if !s.take(',') {
+			return false
+		}
+		last = name
+	}
+}
+
+func (s *scanner) array(depth int) bool {
+	s.at++
+	if s.take(']') {
+		return true
+	}
+	for {
+		if !s.value(depth) {
+			return false
+		}
+		if s.take(']') {
+			return true
+		}
+		if !s.take(',') {
+			return false
+		}
+	}
+}
+
+func (s *scanner) integer() bool {
+	from := s.at
+	s.take('-')
+	for c := s.next(); c >= '0' && c <= '9'; c = s.next() {
+		s.at++
+	}
+	n, err := strconv.ParseInt(string(s.data[from:s.at]), 10, 64)
+	return err == nil && n <= maxInteger && n >= -maxInteger && strconv.FormatInt(n, 10) == string(s.data[from:s.at])
+}
+
+// text reads a string and decodes it.
+func (s *scanner) text() (string, bool) {
+	if !s.take('"') {
+		return "", false
+	}
+	from := s.at
+	for c := s.next(); c >= 0x20 && c < utf8.RuneSelf && c != '"' && c != '\\'; c = s.next() {
+		s.at++
+	}
+	if s.next() == '"' {
+		s.at++
+		return string(s.data[from : s.at-1]), true
+	}
+	decoded := append([]byte(nil), s.data[from:s.at]...)
+	for s.at < len(s.data) {
+		switch c := s.data[s.at]; {
+		case c == '"':
+			s.at++
+			return string(decoded), utf8.Valid(decoded)
+		case c == '\\':
+			r, ok := s.escape()
+			if !ok {
+				return "", false
+			}
+			decoded = append(decoded, r)
+		case c < 0x20:
+			return "", false
+		default:
+			decoded = append(decoded, c)
+			s.at++
+		}
+	}
+	return "", false
+}
+
+// escape reads one of the escapes that text writes.
+func (s *scanner) escape() (byte, bool) {
+	for c, spelled := range escapes {
+		if spelled != "" && s.word(spelled) {
+			return byte(c), true
+		}
+	}
+	return 0, false
+}
+
+// escapes are the characters that RFC 8785 §3.2.2.2 escapes, and how.
+var escapes = func() (table [0x80]string) {
+	for c := range 0x20 {
+		table[c] = fmt.Sprintf(`\u%04x`, c)
+	}
+	table['\b'], table['\t'], table['\n'], table['\f'], table['\r'] = `\b`, `\t`, `\n`, `\f`, `\r`
+	table['"'], table['\\'] = `\"`, `\\`
+	return table
+}()
 
 type encoder struct{ bytes.Buffer }
 
@@ -188,29 +339,47 @@ type member struct {
 	value reflect.Value
 }
 
+// field is a struct's member in the order of its names.
+type field struct {
+	name  string
+	index int
+	omit  bool
+}
+
+// plans are the fields of the struct types seen so far, by reflect.Type.
+var plans sync.Map
+
+func plan(t reflect.Type) []field {
+	if known, ok := plans.Load(t); ok {
+		return known.([]field)
+	}
+	var fields []field
+	for i := range t.NumField() {
+		if !t.Field(i).IsExported() {
+			continue
+		}
+		name, option, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		if name == "" {
+			panic("record: " + t.String() + "." + t.Field(i).Name + " has no json name")
+		}
+		if name != "-" {
+			fields = append(fields, field{name: name, index: i, omit: option == "omitempty"})
+		}
+	}
+	sort.Slice(fields, func(i, j int) bool { return lessUTF16(fields[i].name, fields[j].name) })
+	plans.Store(t, fields)
+	return fields
+}
+
 func (e *encoder) structure(v reflect.Value) error {
 	var members []member
-	for i := range v.NumField() {
-		field := v.Type().Field(i)
-		if !field.IsExported() {
+	for _, f := range plan(v.Type()) {
+		value := v.Field(f.index)
+		if f.omit && (value.IsZero() || value.Kind() == reflect.Slice && value.Len() == 0) {
 			continue
 		}
-		name, option, _ := strings.Cut(field.Tag.Get("json"), ",")
-		if name == "-" {
-			continue
-		}
-		if name == "" {
-			panic("record: " + v.Type().String() + "." + field.Name + " has no json name")
-		}
-		if option == "omitempty" && v.Field(i).IsZero() {
-			continue
-		}
-		if option == "omitempty" && v.Field(i).Kind() == reflect.Slice && v.Field(i).Len() == 0 {
-			continue
-		}
-		members = append(members, member{name, v.Field(i)})
+		members = append(members, member{f.name, value})
 	}
-	sort.Slice(members, func(i, j int) bool { return lessUTF16(members[i].name, members[j].name) })
 	return e.members(members)
 }
 
@@ -232,96 +401,34 @@ func (e *encoder) members(members []member) error {
 	return nil
 }
 
-// generic encodes what encoding/json decodes with UseNumber.
-func (e *encoder) generic(v any) error {
-	switch v := v.(type) {
-	case map[string]any:
-		names := make([]string, 0, len(v))
-		for name := range v {
-			names = append(names, name)
-		}
-		sort.Slice(names, func(i, j int) bool { return lessUTF16(names[i], names[j]) })
-		e.WriteByte('{')
-		for i, name := range names {
-			if i > 0 {
-				e.WriteByte(',')
-			}
-			if err := e.text(name); err != nil {
-				return err
-			}
-			e.WriteByte(':')
-			if err := e.generic(v[name]); err != nil {
-				return err
-			}
-		}
-		e.WriteByte('}')
-		return nil
-	case []any:
-		e.WriteByte('[')
-		for i, element := range v {
-			if i > 0 {
-				e.WriteByte(',')
-			}
-			if err := e.generic(element); err != nil {
-				return err
-			}
-		}
-		e.WriteByte(']')
-		return nil
-	case string:
-		return e.text(v)
-	case bool:
-		e.WriteString(strconv.FormatBool(v))
-		return nil
-	case json.Number:
-		n, err := strconv.ParseInt(v.String(), 10, 64)
-		if err != nil {
-			return fmt.Errorf("%w: %s is not an integer", ErrMalformed, v)
-		}
-		return e.integer(n)
-	default:
-		return fmt.Errorf("%w: null", ErrMalformed)
-	}
-}
-
 // text writes a string with the escapes of RFC 8785 §3.2.2.2 and no others.
 func (e *encoder) text(s string) error {
 	if !utf8.ValidString(s) {
 		return fmt.Errorf("%w: string %.80q is not UTF-8", ErrMalformed, s)
 	}
 	e.WriteByte('"')
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			e.WriteByte('\\')
-			e.WriteRune(r)
-		case r == '\b':
-			e.WriteString(`\b`)
-		case r == '\f':
-			e.WriteString(`\f`)
-		case r == '\n':
-			e.WriteString(`\n`)
-		case r == '\r':
-			e.WriteString(`\r`)
-		case r == '\t':
-			e.WriteString(`\t`)
-		case r < 0x20:
-			fmt.Fprintf(e, `\u%04x`, r)
-		default:
-			e.WriteRune(r)
+	from := 0
+	for i := range len(s) {
+		if s[i] < utf8.RuneSelf && escapes[s[i]] != "" {
+			e.WriteString(s[from:i])
+			e.WriteString(escapes[s[i]])
+			from = i + 1
 		}
 	}
+	e.WriteString(s[from:])
 	e.WriteByte('"')
 	return nil
 }
 
 // lessUTF16 orders member names by their UTF-16 code units (RFC 8785 §3.2.3).
 func lessUTF16(a, b string) bool {
-	x, y := utf16.Encode([]rune(a)), utf16.Encode([]rune(b))
-	for i := 0; i < len(x) && i < len(y); i++ {
-		if x[i] != y[i] {
-			return x[i] < y[i]
+	for i := 0; i < len(a) && i < len(b); i++ {
+		if a[i] >= utf8.RuneSelf || b[i] >= utf8.RuneSelf {
+			return slices.Compare(utf16.Encode([]rune(a[i:])), utf16.Encode([]rune(b[i:]))) < 0
+		}
+		if a[i] != b[i] {
+			return a[i] < b[i]
 		}
 	}
-	return len(x) < len(y)
+	return len(a) < len(b)
 }

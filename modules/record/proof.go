@@ -116,7 +116,10 @@ func VerifyBundle(data []byte, genesis Hash, file artifact.Descriptor) (*Verdict
 	if Digest(b.Extra.Genesis) != genesis {
 		return nil, fmt.Errorf("proof: %w: it is for the network sha256:%s, not sha256:%s", ErrMalformed, Digest(b.Extra.Genesis), genesis)
 	}
-	founding, set, err := OpenGenesis(b.Extra.Genesis)
+	// The node records' own signatures say that the founders had the keys. Nodes
+	// run on no genesis without them; for a verifier the pinned hash says as
+	// much, and checking them would take most of its time.
+	founding, set, err := readGenesis(b.Extra.Genesis)
 	if err != nil {
 		return nil, err
 	}
@@ -140,6 +143,19 @@ var networkName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?$`)
 
 // OpenGenesis decodes a genesis leaf and checks its node records.
 func OpenGenesis(data []byte) (*Genesis, *Set, error) {
+	genesis, set, err := readGenesis(data)
+	if err != nil {
+		return nil, nil, err
+	}
+	for _, node := range genesis.Nodes {
+		if err := node.Check(); err != nil {
+			return nil, nil, fmt.Errorf("genesis: %w", err)
+		}
+	}
+	return genesis, set, nil
+}
+
+func readGenesis(data []byte) (*Genesis, *Set, error) {
 	leaf, err := DecodeLeaf(data)
 	if err != nil {
 		return nil, nil, fmt.Errorf("genesis: %w", err)
@@ -158,11 +174,6 @@ func OpenGenesis(data []byte) (*Genesis, *Set, error) {
 	set, err := NewSet(genesis.Nodes, genesis.Order)
 	if err != nil {
 		return nil, nil, fmt.Errorf("genesis: %w", err)
-	}
-	for _, node := range genesis.Nodes {
-		if err := node.Check(); err != nil {
-			return nil, nil, fmt.Errorf("genesis: %w", err)
-		}
 	}
 	return genesis, set, nil
 }

@@ -15,6 +15,7 @@ func blake3Sum(data []byte) artifact.BLAKE3 { return artifact.BLAKE3(blake3.Sum2
 type Set struct {
 	Nodes []NodeRecord
 	order string
+	hash  Hash
 }
 
 // NewSet is the set of the given node records under an order rule.
@@ -37,7 +38,9 @@ func NewSet(nodes []NodeRecord, order string) (*Set, error) {
 			keys[key] = true
 		}
 	}
-	return &Set{Nodes: nodes, order: order}, nil
+	s := &Set{Nodes: nodes, order: order}
+	s.hash = s.digest()
+	return s, nil
 }
 
 // Size is N.
@@ -70,7 +73,9 @@ func (s *Set) Proposer(height, round int64) Identity {
 }
 
 // Hash is by what headers and endorsements name the set.
-func (s *Set) Hash() Hash {
+func (s *Set) Hash() Hash { return s.hash }
+
+func (s *Set) digest() Hash {
 	type member struct {
 		CosignerKey PublicKey `json:"cosignerKey"`
 		Identity    Identity  `json:"identity"`
