@@ -1,0 +1,71 @@
+# Everything that can be done with this tree, as root on Debian 12 or 13:
+#
+#   make demo        three build nodes and a regular one on this machine, from source to client
+#   make test        all tests but the slow ones, with the race detector
+#
+# What is missing on the machine is installed first (e2e/setup.sh): Debian
+# packages by apt, and a Go as new as go.mod asks for into .tools/.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := build
+MAKEFLAGS   += --no-print-directory
+
+# A Go that is older than go.mod wants fetches the right one by itself, checked
+# against the checksum database; one that cannot is replaced by setup.sh.
+export PATH        := $(CURDIR)/.tools/go/bin:$(PATH)
+export GOTOOLCHAIN ?= auto
+export GOFLAGS     := -buildvcs=false $(filter-out -buildvcs=%,$(GOFLAGS))
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+BIN     := bin
+DEMO    := .demo
+PACKAGES = $$(go list ./... | grep -v '/e2e$$')
+
+.PHONY: help build demo demo-stop demo-clean test e2e bench lint fuzz clean setup-build setup-test setup-demo
+
+help: ## Show what there is to make
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s$$'\t'
+
+setup-build setup-test setup-demo:
+	@e2e/setup.sh $(@:setup-%=%)
+
+build: setup-build ## Build pyrsia, buildkitd and buildctl into bin/
+	@echo "building $(BIN)/pyrsia ($(VERSION)), $(BIN)/buildkitd and $(BIN)/buildctl"
+	@mkdir -p $(BIN)
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.buildVersion=$(VERSION)' -o $(BIN)/pyrsia ./appliance/cmd/pyrsia
+	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(BIN)/ github.com/moby/buildkit/cmd/buildkitd github.com/moby/buildkit/cmd/buildctl
+
+demo: setup-demo build ## Run the whole of Pyrsia on this machine and leave it running
+	@CGO_ENABLED=0 go build -trimpath -o $(BIN)/demo ./e2e/demo
+	@$(BIN)/demo -folder $(DEMO) -bin $(BIN) up
+
+demo-stop: ## Stop what `make demo` left running
+	@if [ -d $(DEMO) ]; then mkdir -p $(BIN); CGO_ENABLED=0 go build -trimpath -o $(BIN)/demo ./e2e/demo; $(BIN)/demo -folder $(DEMO) -bin $(BIN) stop; else echo "there is no demo here"; fi
+
+demo-clean: ## Stop the demo and remove all it made (Debian packages stay)
+	@if [ -d $(DEMO) ]; then mkdir -p $(BIN); CGO_ENABLED=0 go build -trimpath -o $(BIN)/demo ./e2e/demo; $(BIN)/demo -folder $(DEMO) -bin $(BIN) clean; else echo "there is no demo here"; fi
+
+# The stories come last: they want both processors, and the last line to be the
+# test runner's.
+test: setup-test ## Test: format, vet, unit, fault and fuzz seeds, quick stories; race detector on
+	@unformatted=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go vet -tags slow ./e2e/...
+	go test -race -timeout 20m $(PACKAGES)
+	go test -race -timeout 25m ./e2e
+
+e2e: demo ## Test: the demo and the slower stories
+	go test -tags slow -timeout 40m -v -run '^TestSlow' ./e2e
+
+bench: setup-test ## Measure what docs/benchmarks.md lists
+	go test -run '^$$' -bench . -benchmem ./modules/... ./e2e
+
+lint: setup-build ## Format, vet, and the rules of the house (e2e/arch_test.go)
+	@unformatted=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go vet -tags slow ./e2e/...
+	go test -run '^TestArchitecture' ./e2e
+
+clean: demo-clean ## Remove all that make built here
+	@rm -rf $(BIN) .tools

@@ -1,0 +1,133 @@
+package e2e
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/pyrsia/appliance/modules/artifact"
+)
+
+// builder is the builder image of the stories: the smallest Debian that builds.
+const builder artifact.PURL = "pkg:docker/e2e/tiny@1"
+
+const builderRecipe = `
+recipe "pkg:docker/e2e/tiny@1" {
+  platform  = "linux/amd64"
+  timestamp = "2025-08-09T12:00:00Z"
+
+  debian {
+    suite      = "trixie"
+    components = ["main"]
+    variant    = "apt"
+    packages   = ["busybox"]
+    bootstrap  = ["mmdebstrap"]
+
+    keys = [
+      "04B54C3CDCA79751B16BC6B5225629DF75B188BD", # Debian Archive Automatic Signing Key (13/trixie)
+      "41587F7DB8C774BCCF131416762F67A0B2C39DE4", # Debian Stable Release Key (13/trixie)
+    ]
+  }
+
+  image {
+    command  = ["/bin/sh"]
+    work_dir = "/"
+  }
+
+  limits {
+    memory = "1GiB"
+    disk   = "2GiB"
+    time   = "10m"
+  }
+}
+`
+
+// plugin is a file that some recipes take from the Maven upstream.
+const plugin = "e2e/plugin/1/plugin-1.jar"
+
+// takePlugin gets the plug-in as Maven would: from the mirror while inputs are
+// found, and from the local repository in the build itself.
+const takePlugin = `busybox wget -q -O plugin.jar http://127.0.0.1:7889/` + plugin + ` || cp /m2/` + plugin + ` plugin.jar`
+
+// libraries are the packages of the stories, each with its commands. A recipe
+// of a few seconds: a source archive, a plug-in, and one output of 1 MiB so
+// that the file has many chunks.
+var libraries = map[string]struct {
+	resolve  string
+	commands []string
+}{
+	"honest":     {"maven", []string{takePlugin}},
+	"one-liar":   {},
+	"two-liars":  {},
+	"stopped":    {},
+	"poisoned":   {"maven", []string{takePlugin}},
+	"corrupt":    {},
+	"corrupted":  {},
+	"kill-build": {"", []string{"sleep 8"}},
+	"kill-all":   {"", []string{"sleep 8"}},
+	"kill-order": {},
+	"kill-vote1": {}, "kill-vote2": {}, "kill-vote3": {}, "kill-vote4": {}, "kill-vote5": {},
+}
+
+func library(name string) artifact.PURL {
+	return artifact.PURL("pkg:maven/e2e/" + name + "@1")
+}
+
+func jar(name string) string { return name + "-1.jar" }
+
+// mavenPath is where clients find the library's output.
+func mavenPath(name string) string { return "/maven2/e2e/" + name + "/1/" + jar(name) }
+
+// makeJar makes a file of 1 MiB that depends on the source and on the name.
+const makeJar = `cat message > out.jar; i=0; while [ $i -lt 16 ]; do (echo %s $i; busybox sha256sum message; busybox head -c 65000 /bin/busybox) >> out.jar; i=$((i+1)); done`
+
+func writeRecipes(folder string, u *upstreams) error {
+	source, err := archive(map[string]string{"src/message": "made from source\n"}, "src/message")
+	if err != nil {
+		return err
+	}
+	u.put("e2e/source/1/source-1-src.tar.gz", source)
+	u.put(plugin, []byte("a plug-in that every builder gets from its own upstream\n"))
+	if err := os.MkdirAll(folder, 0o755); err != nil {
+		return err
+	}
+	failures := []error{os.WriteFile(filepath.Join(folder, "tiny.hcl"), []byte(builderRecipe), 0o644)}
+	for name, l := range libraries {
+		text := fmt.Sprintf(`recipe %q {
+  platform  = "linux/amd64"
+  builder   = %q
+  timestamp = "2025-08-09T12:00:00Z"
+`, library(name), builder)
+		if l.resolve != "" {
+			text += fmt.Sprintf("  resolve   = %q\n", l.resolve)
+		}
+		text += fmt.Sprintf(`
+  source {
+    maven  = "e2e:source:1:src:tar.gz"
+    sha256 = %q
+    strip  = 1
+  }
+
+  environment { work_dir = "/work" }
+
+  commands = [
+`, sha256Hex(source))
+		for _, c := range append(append([]string{}, l.commands...), fmt.Sprintf(makeJar, name)) {
+			text += fmt.Sprintf("    %q,\n", c)
+		}
+		text += fmt.Sprintf(`  ]
+
+  output %q { path = "out.jar" }
+
+  limits {
+    memory = "1GiB"
+    disk   = "1GiB"
+    time   = "10m"
+  }
+}
+`, jar(name))
+		failures = append(failures, os.WriteFile(filepath.Join(folder, name+".hcl"), []byte(text), 0o644))
+	}
+	return errors.Join(failures...)
+}
