@@ -85,3 +85,15 @@ func (n *Node) followPeer(ctx context.Context, peer record.Identity) {
 		n.log.Debug("stopped following a peer", "peer", peer, "error", err)
 	}
 }
+
+// logBlocks writes a line for every block that the chain grew by.
+func (n *Node) logBlocks(ctx context.Context) error {
+	for height := n.chain.Height() + 1; n.chain.Wait(ctx, height) == nil; height++ {
+		header, err := n.chain.Header(height)
+		if err != nil {
+			return err
+		}
+		n.log.Info("block", "height", height, "proposer", n.label(header.Proposer))
+	}
+	return nil
+}

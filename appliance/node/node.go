@@ -349,6 +349,7 @@ func (n *Node) makeTree() error {
 	n.tree = supervisor.New(supervisor.Options{Log: n.log})
 	n.tree.Add("distribution", n.host)
 	n.tree.Add("follow", supervisor.Func(n.follow))
+	n.tree.Add("log", supervisor.Func(n.logBlocks))
 	n.tree.Add("mirror", n.mirror)
 	if n.isBuilder() {
 		n.tree.Add("quorum", supervisor.Func(func(ctx context.Context) error { return supervisor.Fatal(n.quorum.Serve(ctx)) }))

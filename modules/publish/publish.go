@@ -120,7 +120,7 @@ type Member struct {
 	notes    map[string]Note        // the newest of each member and subject
 	watchers map[chan struct{}]bool // told of every change
 	endorsed map[record.Hash]record.Part
-	recipes  []*record.Recipe // last read from the operator's folder
+	revealed map[record.Hash]bool // attempts whose vote this run has revealed
 }
 
 type heard struct {
@@ -138,6 +138,7 @@ func New(config Config, chain Chain, quorum Quorum, store Store, inputs Inputs, 
 		Config: config, chain: chain, quorum: quorum, store: store, inputs: inputs, peers: peers, votes: votes, engine: engine,
 		wake: make(chan struct{}, 1), requests: map[string]*Request{}, heard: map[record.Hash]heard{},
 		jobs: map[string]*job{}, notes: map[string]Note{}, watchers: map[chan struct{}]bool{}, endorsed: map[record.Hash]record.Part{},
+		revealed: map[record.Hash]bool{},
 	}
 	for _, folder := range []string{m.requestFolder(), m.buildFolder("")} {
 		if err := os.MkdirAll(folder, 0o700); err != nil {
@@ -233,9 +234,6 @@ func (m *Member) endorse() {
 	if err != nil {
 		m.Log.Warn("cannot read the recipes", "error", err)
 	}
-	m.mu.Lock()
-	m.recipes = recipes
-	m.mu.Unlock()
 	for _, recipe := range recipes {
 		if _, err := m.chain.Recipe(recipe.Hash()); err == nil {
 			continue
@@ -540,4 +538,11 @@ func (m *Member) vote(a *ledger.Attempt, statement []byte, salt record.Hash) {
 		return
 	}
 	m.submit(record.Part{Reveal: &record.RevealPart{Attestation: attestation, Files: files}})
+	m.mu.Lock()
+	first := !m.revealed[a.ID]
+	m.revealed[a.ID] = true
+	m.mu.Unlock()
+	if first {
+		m.Log.Info("vote revealed", "package", a.Package, "attempt", a.ID)
+	}
 }
