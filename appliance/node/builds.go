@@ -218,7 +218,7 @@ func noteVote(note publish.Note) (vote, reason string, when time.Time) {
 		vote = control.VoteBuilding
 	case publish.NoteFailed:
 		vote = control.VoteFailed
-	case publish.NoteDeclined:
+	case publish.NoteDeclined, publish.NoteLacking:
 		vote = control.VoteDeclined
 	default:
 		return control.VoteNone, "", time.Time{}

@@ -190,11 +190,20 @@ type inputs struct {
 }
 
 func (i inputs) Resolve(ctx context.Context, recipe *record.Recipe, job build.Job) (*record.Lock, error) {
-	return i.keeper.Resolve(ctx, recipe, i.engine, job, progressLines(job.Log))
+	lock, err := i.keeper.Resolve(ctx, recipe, i.engine, job, progressLines(job.Log))
+	return lock, declined(err)
 }
 
 func (i inputs) Hold(ctx context.Context, recipe *record.Recipe, lock *record.Lock, log io.Writer) error {
-	return i.keeper.Hold(ctx, recipe, lock, progressLines(log))
+	return declined(i.keeper.Hold(ctx, recipe, lock, progressLines(log)))
+}
+
+// declined says in publish's words that trying again does not help.
+func declined(err error) error {
+	if errors.Is(err, input.ErrPoisoned) {
+		return fmt.Errorf("%w: %w", publish.ErrDeclined, err)
+	}
+	return err
 }
 
 // progressLines writes progress as a line now and then.

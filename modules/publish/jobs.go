@@ -25,7 +25,8 @@ const (
 const maxHolds = 2
 
 // maxTries is how often work is tried before it rests with its log; a recipe
-// whose own commands fail rests after the second time.
+// whose own commands fail rests after the second time, a lock that its proofs
+// do not support after the first.
 const maxTries = 6
 
 // job is one piece of work: running, waiting for its next try, or resting.
@@ -38,7 +39,7 @@ type job struct {
 }
 
 func (j *job) rests() bool {
-	return j.tries >= maxTries || (errors.Is(j.err, build.ErrFailed) && j.tries >= 2)
+	return j.tries >= maxTries || (errors.Is(j.err, build.ErrFailed) && j.tries >= 2) || (errors.Is(j.err, ErrDeclined) && j.tries >= 1)
 }
 
 // start runs the work unless it runs, waits or rests already, or its class is

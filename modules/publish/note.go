@@ -15,7 +15,8 @@ const (
 	NoteBuilding  NoteKind = "building"
 	NoteVoting    NoteKind = "voting"   // has an outcome and sends it
 	NoteFailed    NoteKind = "failed"   // the build failed here; Text says why
-	NoteDeclined  NoteKind = "declined" // does not hold the lock; Text says why
+	NoteLacking   NoteKind = "lacking"  // could not get a locked file yet; Text says why
+	NoteDeclined  NoteKind = "declined" // will not hold the lock; Text says why
 )
 
 // NoteLife is how long a member counts as at work after its last note.

@@ -35,6 +35,10 @@ var (
 	ErrUnknown  = errors.New("unknown build")
 )
 
+// ErrDeclined is wrapped by Inputs where a locked file is not what its proof
+// says: the same question gets the same answer.
+var ErrDeclined = errors.New("declined")
+
 // Chain is what the member reads of the log.
 type Chain interface {
 	Network() record.Network
@@ -370,7 +374,11 @@ func (m *Member) hold(ctx context.Context, digest record.Hash, a record.Attempt)
 	}
 	defer closeLog()
 	if _, _, err := m.inputsOf(ctx, a, log); err != nil {
-		m.tell(Note{Kind: NoteDeclined, Recipe: a.Recipe, Attempt: a.Number, Text: err.Error()})
+		kind := NoteLacking
+		if errors.Is(err, ErrDeclined) {
+			kind = NoteDeclined
+		}
+		m.tell(Note{Kind: kind, Recipe: a.Recipe, Attempt: a.Number, Text: err.Error()})
 		return err
 	}
 	holding, err := record.SignHolding(m.chain.Network().Genesis, a, m.Identity, m.Vote)

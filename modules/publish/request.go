@@ -173,6 +173,10 @@ func (m *Member) driveRequest(ctx context.Context, running *sync.WaitGroup, r Re
 		number = newest.Attempt.Number + 1
 	}
 	if r.Attempt != nil && r.Attempt.Number == number && r.Attempt.Recipe == live.Hash && r.Attempt.Deadline > time.Now().UnixMilli() {
+		if reason := m.declined(r); reason != "" {
+			m.end(r, reason)
+			return
+		}
 		m.ask(*r.Attempt)
 		return
 	}
@@ -186,6 +190,21 @@ func (m *Member) driveRequest(ctx context.Context, running *sync.WaitGroup, r Re
 		return
 	}
 	m.start(ctx, running, key, classHold, func(ctx context.Context) error { return m.resolve(ctx, r, recipe, number) })
+}
+
+// declined says why a request is hopeless: so many members decline its lock
+// that the others are no majority. It takes as many liars as a standstill.
+func (m *Member) declined(r Request) string {
+	set, reasons := m.chain.Set(), []string{}
+	for _, note := range m.Notes(r.Attempt.Recipe) {
+		if note.Kind == NoteDeclined && note.Attempt == r.Attempt.Number && note.At >= r.Created {
+			reasons = append(reasons, fmt.Sprintf("…%s: %s", note.From.Short(), note.Text))
+		}
+	}
+	if set.Size()-len(reasons) >= set.Majority() {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d members decline the lock: %s", len(reasons), set.Size(), strings.Join(reasons, "; "))
 }
 
 // settled tells whether the newest attempt of the request's recipe is its

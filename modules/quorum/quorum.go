@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/pyrsia/appliance/modules/quorum/attest"
@@ -74,9 +75,12 @@ const (
 // MaxMessage is the largest message in bytes.
 const MaxMessage = record.MaxMessage + 1
 
-// inboxSize bounds the messages that wait for the loop. What does not fit is
+// These bound the messages that wait for the loop. What does not fit is
 // lost, and sent again by its member's next tick.
-const inboxSize = 4096
+const (
+	inboxSize  = 4096
+	inboxBytes = 64 << 20
+)
 
 // Service runs the agreement on a member.
 type Service struct {
@@ -85,6 +89,7 @@ type Service struct {
 	transport Transport
 	file      VoteFile
 	inbox     chan func(*loop)
+	waiting   atomic.Int64 // bytes of messages in the inbox
 }
 
 // New makes the service; it starts nothing.
@@ -98,7 +103,18 @@ func (s *Service) Receive(from record.Identity, message []byte) {
 	if len(message) == 0 || len(message) > MaxMessage {
 		return
 	}
-	s.post(func(l *loop) { l.receive(from, message) })
+	size := int64(len(message))
+	if s.waiting.Add(size) > inboxBytes {
+		s.waiting.Add(-size)
+		return
+	}
+	queued := s.post(func(l *loop) {
+		s.waiting.Add(-size)
+		l.receive(from, message)
+	})
+	if !queued {
+		s.waiting.Add(-size)
+	}
 }
 
 // Connected says that a member's connection came up: what it may have missed
@@ -112,10 +128,12 @@ func (s *Service) Connected(member record.Identity, connected bool) {
 	})
 }
 
-func (s *Service) post(event func(*loop)) {
+func (s *Service) post(event func(*loop)) (queued bool) {
 	select {
 	case s.inbox <- event:
+		return true
 	default:
+		return false
 	}
 }
 
@@ -173,8 +191,9 @@ type loop struct {
 	events  []order.Event       // that the machine has yet to be given
 	asked   *order.RequestBlock // not answered yet
 	fatal   error
-	dirty   bool // the pool or the chain changed since the last look for work
-	pending bool // what the machine was told last
+	early   []record.Part // that came before the block they build on
+	dirty   bool          // the pool or the chain changed since the last look for work
+	pending bool          // what the machine was told last
 }
 
 // Serve agrees until the context ends or a vote cannot be written.
@@ -250,6 +269,11 @@ func (l *loop) start() {
 		return
 	}
 	l.height = height
+	early := l.early
+	l.early = nil
+	for _, part := range early {
+		l.add(part)
+	}
 	l.step(order.Start{Height: height, Set: l.chain.Set(), Records: records})
 }
 
@@ -350,11 +374,18 @@ func (l *loop) submit(part record.Part, data []byte) {
 
 func (l *loop) add(part record.Part) {
 	added, err := l.pool.Add(part)
+	if errors.Is(err, attest.ErrEarly) && len(l.early) < maxEarly {
+		l.early = append(l.early, part)
+	}
 	if err != nil {
 		l.Log.Debug("refused a part", "why", err)
 	}
 	l.dirty = l.dirty || added
 }
+
+// maxEarly bounds the parts that wait for the next block; the others are sent
+// again by their members.
+const maxEarly = 256
 
 // lookForWork tells the machine whether there is a block to propose.
 func (l *loop) lookForWork() {

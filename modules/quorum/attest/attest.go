@@ -25,6 +25,10 @@ import (
 // ErrRefused is wrapped by Add for a part that is not taken.
 var ErrRefused = errors.New("part refused")
 
+// ErrEarly is wrapped, beside ErrRefused, where the chain here may only be
+// behind the sender's: the part may be taken after the next block.
+var ErrEarly = errors.New("ahead of the chain")
+
 // Bounds per member.
 const (
 	maxChanges     = 10_000   // endorsed and not yet on the chain
@@ -214,7 +218,7 @@ func (p *Pool) votesFor(attempt record.Hash) (*votes, *ledger.Attempt, error) {
 func (p *Pool) commit(c record.CommitPart) (bool, error) {
 	v, state, err := p.votesFor(c.Attempt)
 	if err != nil {
-		return false, fmt.Errorf("%w: commit: %w", ErrRefused, err)
+		return false, fmt.Errorf("%w: %w: commit: %w", ErrRefused, ErrEarly, err)
 	}
 	if _, known := v.commits[c.Commit.Identity]; known || state.Status != ledger.StatusOpen {
 		return false, nil
@@ -230,10 +234,10 @@ func (p *Pool) reveal(r record.RevealPart) (bool, error) {
 	a := r.Attestation
 	v, state, err := p.votesFor(a.Attempt)
 	if err != nil {
-		return false, fmt.Errorf("%w: reveal: %w", ErrRefused, err)
+		return false, fmt.Errorf("%w: %w: reveal: %w", ErrRefused, ErrEarly, err)
 	}
 	if state.Status == ledger.StatusOpen {
-		return false, fmt.Errorf("%w: %s reveals before the commits stand", ErrRefused, a.Identity)
+		return false, fmt.Errorf("%w: %w: %s reveals before the commits stand", ErrRefused, ErrEarly, a.Identity)
 	}
 	// A vote that stands on the chain may be needed again in the publish leaf.
 	_, voted := state.VoteOf(a.Identity)
