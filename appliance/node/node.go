@@ -203,7 +203,7 @@ func (n *Node) makeHost() (err error) {
 	n.host, err = libp2p.New(libp2p.Config{
 		Key: n.keys.Private(), Listen: n.config.Network.Listen, Peers: peers,
 		Share: n.config.Distribution.Share, UploadRate: n.config.Distribution.Upload, Version: n.version,
-		Members: n.isMember, Receive: n.receive, OnConnect: n.connected, Blocks: n.chain, Log: n.log,
+		Members: n.isMember, Receive: n.receive, OnConnect: n.connected, OnDisconnect: n.disconnected, Blocks: n.chain, Log: n.log,
 	}, peerStore{n.store})
 	return err
 }
@@ -217,13 +217,19 @@ func (n *Node) isMember(id record.Identity) bool {
 // node that is not a member has none.
 func (n *Node) receive(from record.Identity, payload []byte) {
 	if n.quorum != nil {
-		n.quorum.Receive(from, append([]byte(nil), payload...))
+		n.quorum.Receive(from, payload)
 	}
 }
 
 func (n *Node) connected(to record.Identity) {
 	if n.quorum != nil {
 		n.quorum.Connected(to, true)
+	}
+}
+
+func (n *Node) disconnected(from record.Identity) {
+	if n.quorum != nil {
+		n.quorum.Connected(from, false)
 	}
 }
 

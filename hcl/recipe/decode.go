@@ -44,7 +44,7 @@ func start(d *hcl.Diagnostic) int {
 // be there.
 var (
 	fileSchema = schema("", "recipe package")
-	bodySchema = schema("platform builder timestamp! resolve commands! supersedes",
+	bodySchema = schema("platform builder timestamp! resolve commands supersedes",
 		"source", "debian", "environment", "output file", "image", "limits")
 	sourceSchema      = schema("maven url sha256! into strip")
 	debianSchema      = schema("suite! components packages! keys! bootstrap! variant")
@@ -164,6 +164,9 @@ func (d *decoder) whole(block *hcl.Block, c content, r *record.Recipe) {
 		d.fail(image[0].DefRange, "Image of another type", "Only a package of type docker is published as an image; this recipe is for %q.", r.Package)
 	case len(outputs) > 0 && r.Package != "" && r.Package.Type() == "docker":
 		d.fail(outputs[0].DefRange, "Files of an image", `A package of type docker is published as an image; use an "image" block.`)
+	}
+	if _, hasCommands := c.Attributes["commands"]; !hasCommands && len(debian) == 0 {
+		d.fail(at, "No commands", `Say how the outputs are made: commands = ["…"]. Only an image of nothing but Debian packages needs none.`)
 	}
 	if len(r.Sources) == 0 && len(debian) == 0 {
 		d.fail(at, "No source", `Name what to build from in a "source" block.`)
@@ -311,7 +314,7 @@ const (
 func (d *decoder) commands(c content) []string {
 	a, set := c.Attributes["commands"]
 	if !set {
-		return nil
+		return []string{}
 	}
 	items, ok := d.list(a)
 	if !ok {

@@ -117,14 +117,15 @@ type Member struct {
 
 	wake chan struct{} // capacity 1: something changed
 
-	mu       sync.Mutex             // guards what follows
-	requests map[string]*Request    // by ID
-	heard    map[record.Hash]heard  // attempts that other members hold, by digest
-	jobs     map[string]*job        // by key: running or resting
-	notes    map[string]Note        // the newest of each member and subject
-	watchers map[chan struct{}]bool // told of every change
-	endorsed map[record.Hash]record.Part
-	revealed map[record.Hash]bool // attempts whose vote this run has revealed
+	mu        sync.Mutex             // guards what follows
+	requests  map[string]*Request    // by ID
+	heard     map[record.Hash]heard  // attempts that other members hold, by digest
+	jobs      map[string]*job        // by key: running or resting
+	notes     map[string]Note        // the newest of each member and subject
+	watchers  map[chan struct{}]bool // told of every change
+	endorsed  map[record.Hash]record.Part
+	complaint string               // what was last said of the recipes folder
+	revealed  map[record.Hash]bool // attempts whose vote this run has revealed
 }
 
 type heard struct {
@@ -235,9 +236,7 @@ const endorsementHeights = 1000
 // chain yet.
 func (m *Member) endorse() {
 	recipes, err := m.Recipes()
-	if err != nil {
-		m.Log.Warn("cannot read the recipes", "error", err)
-	}
+	m.complain(err)
 	for _, recipe := range recipes {
 		if _, err := m.chain.Recipe(recipe.Hash()); err == nil {
 			continue
@@ -249,6 +248,21 @@ func (m *Member) endorse() {
 		if err != nil {
 			m.Log.Warn("cannot endorse a recipe", "package", recipe.Package, "error", err)
 		}
+	}
+}
+
+// complain says once what is wrong with the recipes, not at every tick.
+func (m *Member) complain(err error) {
+	text := ""
+	if err != nil {
+		text = err.Error()
+	}
+	m.mu.Lock()
+	known := m.complaint == text
+	m.complaint = text
+	m.mu.Unlock()
+	if !known && text != "" {
+		m.Log.Warn("cannot read the recipes", "error", text)
 	}
 }
 

@@ -72,8 +72,10 @@ func (m *Member) saveRequest(r Request) error {
 // package asked for again while it is under way is the same request. The
 // request is durable when it returns.
 func (m *Member) RequestBuild(pkg artifact.PURL) (string, error) {
-	if _, err := m.chain.LiveRecipe(pkg); err != nil && !m.hasRecipe(pkg) {
-		return "", fmt.Errorf("%w for %s on this network; put one into the recipes folder of more than half of the build nodes", ErrNoRecipe, pkg)
+	if _, err := m.chain.LiveRecipe(pkg); err != nil {
+		if known, wrong := m.hasRecipe(pkg); !known {
+			return "", errors.Join(fmt.Errorf("%w for %s on this network; put one into the recipes folder of more than half of the build nodes", ErrNoRecipe, pkg), wrong)
+		}
 	}
 	for _, r := range m.Requests() {
 		if r.Package == pkg && !r.Done {
@@ -86,14 +88,16 @@ func (m *Member) RequestBuild(pkg artifact.PURL) (string, error) {
 	return r.ID, m.saveRequest(r)
 }
 
-func (m *Member) hasRecipe(pkg artifact.PURL) bool {
-	recipes, _ := m.Recipes()
+// hasRecipe tells whether the operator's folder has a recipe for the package;
+// wrong is what is wrong with the files that cannot be read.
+func (m *Member) hasRecipe(pkg artifact.PURL) (known bool, wrong error) {
+	recipes, wrong := m.Recipes()
 	for _, r := range recipes {
 		if r.Package == pkg {
-			return true
+			return true, nil
 		}
 	}
-	return false
+	return false, wrong
 }
 
 // Requests are the requests of this node, oldest first.

@@ -63,6 +63,7 @@ type Download struct {
 	mu      sync.Mutex
 	have    []byte // bit g%8 of byte g/8: group g is proven
 	missing int64  // groups
+	low     int64  // every group below it is proven
 	phase   phase
 	err     error             // why it ended, for readers
 	changed chan struct{}     // closed and replaced at every change
@@ -132,6 +133,9 @@ func (d *Download) set(g int64) {
 	}
 	d.have[g/8] |= 1 << (g % 8)
 	d.missing--
+	for d.low < tree.Groups(d.desc.Size) && d.has(d.low) {
+		d.low++
+	}
 }
 
 // Descriptor is what is being downloaded.
@@ -160,7 +164,7 @@ func (d *Download) notify() {
 func (d *Download) Missing(from int64) (offset, length int64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return missing(from, d.desc.Size, d.has)
+	return missing(max(from, min(d.low*Group, d.desc.Size)), d.desc.Size, d.has)
 }
 
 const chunkGroups = MaxSlice / Group
@@ -490,11 +494,11 @@ func (r *reader) Read(p []byte) (int, error) {
 	if len(p) == 0 {
 		return 0, nil
 	}
-	ready, err := r.wait()
+	ready, err := r.wait(min(int64(len(p)), r.d.desc.Size-r.offset))
 	if err != nil {
 		return 0, err
 	}
-	n, err := r.d.area.Data().ReadAt(p[:min(int64(len(p)), ready)], r.offset)
+	n, err := r.d.area.Data().ReadAt(p[:ready], r.offset)
 	r.offset += int64(n)
 	if n > 0 {
 		return n, nil
@@ -502,8 +506,9 @@ func (r *reader) Read(p []byte) (int, error) {
 	return 0, err
 }
 
-// wait returns how many bytes can be read at the offset: at least one.
-func (r *reader) wait() (int64, error) {
+// wait returns how many bytes can be read at the offset: at least one, and at
+// most the number asked for.
+func (r *reader) wait(most int64) (int64, error) {
 	d := r.d
 	if r.err != nil {
 		return 0, r.err
@@ -514,15 +519,12 @@ func (r *reader) wait() (int64, error) {
 		if err := r.ctx.Err(); err != nil {
 			return 0, context.Cause(r.ctx)
 		}
-		if d.missing == 0 {
-			return d.desc.Size - r.offset, nil
+		end := r.offset
+		for end < r.offset+most && d.has(end/Group) {
+			end = (end/Group + 1) * Group
 		}
-		at, n := missing(r.offset, d.desc.Size, d.has)
-		if n == 0 {
-			return d.desc.Size - r.offset, nil
-		}
-		if at > r.offset {
-			return at - r.offset, nil
+		if end > r.offset {
+			return min(end-r.offset, most), nil
 		}
 		if d.phase == ended {
 			return 0, d.err

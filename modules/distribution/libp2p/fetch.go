@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"math/rand/v2"
 	"sync"
@@ -23,8 +24,9 @@ const (
 	// maxSources is how many nodes one artifact is fetched from at once.
 	maxSources = 8
 
-	// maxAsked is how many nodes are asked for one artifact in one round.
-	maxAsked = 64
+	// maxAsking is how many nodes are asked for one artifact at the same time;
+	// the next is asked when one has answered no.
+	maxAsking = 16
 
 	// firstSlice is how much of the first chunk is a unit of its own, so that a
 	// first reader need not wait for a whole chunk.
@@ -71,6 +73,7 @@ type transfer struct {
 	breaks    map[record.Identity]int
 	refused   map[record.Identity]bool // not to be asked again for this artifact
 	bytes     map[record.Identity]int64
+	unnoted   int64         // of them, since the last note
 	changed   chan struct{} // closed and replaced when sources or claims change
 	streamed  bool          // somebody has opened a reader
 	firstOnce sync.Once
@@ -348,12 +351,29 @@ func (t *transfer) candidates(o *round) []record.Identity {
 		t.mu.Lock()
 		refused := t.refused[id] || t.sources[id] != nil
 		t.mu.Unlock()
-		if !refused && !t.r.timedOut(id, now) && len(ids) < maxAsked && o.due(id, now) {
+		if !refused && !t.r.timedOut(id, now) {
 			ids = append(ids, id)
 		}
 	}
 	rand.Shuffle(len(ids), func(i, j int) { ids[i], ids[j] = ids[j], ids[i] })
-	return ids
+	room := t.askable()
+	var due []record.Identity
+	for _, id := range ids {
+		if len(due) < room && o.due(id, now) {
+			due = append(due, id)
+		}
+	}
+	return due
+}
+
+// askable is how many more nodes may be asked now.
+func (t *transfer) askable() int {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.sources) >= maxSources {
+		return 0
+	}
+	return maxAsking - (t.pending - len(t.sources))
 }
 
 func (r *run) timedOut(id record.Identity, now time.Time) bool {
@@ -399,12 +419,24 @@ func (t *transfer) started() bool {
 	}
 }
 
+// noteEvery is after how many bytes the sources are noted on disk, so that a
+// node that is killed still knows whom most of it came from.
+const noteEvery = 16 << 20
+
 // arrived accounts proven bytes to the node that sent them.
 func (t *transfer) arrived(id record.Identity, n int64) {
 	t.mu.Lock()
 	t.bytes[id] += n
+	t.unnoted += n
+	note := t.unnoted >= noteEvery
+	if note {
+		t.unnoted = 0
+	}
 	t.mu.Unlock()
 	t.firstOnce.Do(func() { close(t.first) })
+	if note {
+		_ = t.download.SetNote(t.note())
+	}
 }
 
 // refuse drops a node for this artifact, and for others for a while.
@@ -413,7 +445,11 @@ func (t *transfer) refuse(id record.Identity, why error, penalty time.Duration) 
 	t.refused[id] = true
 	t.mu.Unlock()
 	t.r.timeOut(id, penalty)
-	t.r.h.log.Warn("source dropped", "peer", id, "sha256", t.desc.SHA256, "reason", why, "for", penalty)
+	level := slog.LevelWarn
+	if penalty == 0 {
+		level = slog.LevelDebug // gone or restarting: no fault
+	}
+	t.r.h.log.Log(t.r.ctx, level, "source dropped", "peer", id, "sha256", t.desc.SHA256, "reason", why, "for", penalty)
 }
 
 // Sources tells how many proven bytes of an artifact came from whom: of one

@@ -1,0 +1,94 @@
+//go:build bench
+
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pyrsia/appliance/e2e/cluster"
+)
+
+// publications is how many packages the measurement publishes one by one.
+const publications = 7
+
+func init() {
+	for i := range publications {
+		libraries[fmt.Sprintf("bench-%d", i)] = struct {
+			resolve  string
+			commands []string
+		}{}
+	}
+}
+
+// TestBenchPublication measures, over real processes, the time from the last
+// member's reveal to the block on every node, from the nodes' own logs (one
+// machine, one clock).
+func TestBenchPublication(t *testing.T) {
+	c := network(t)
+	ctx := timely(t)
+	var times []time.Duration
+	for i := range publications {
+		purl := library(fmt.Sprintf("bench-%d", i))
+		if err := request(ctx, c.Node(i%3), purl); err != nil {
+			t.Fatal(err)
+		}
+		b := publishedEverywhere(t, ctx, c, purl)
+		revealed := latest(t, c.Builders(), fmt.Sprintf(`msg="vote revealed".*attempt=%s`, b.AttemptLeaf))
+		appended := latest(t, c.Nodes(), fmt.Sprintf(`msg=block height=%d `, b.Height))
+		times = append(times, appended.Sub(revealed))
+	}
+	slices.Sort(times)
+	t.Logf("last attestation to block on all %d nodes: median %s, least %s, most %s of %d publications",
+		len(c.Nodes()), times[len(times)/2], times[0], times[len(times)-1], len(times))
+}
+
+var stamp = regexp.MustCompile(`^time=(\S+) `)
+
+// latest is the latest time at which each of the nodes logged a line, once
+// every one of them has.
+func latest(t *testing.T, nodes []*cluster.Node, line string) time.Time {
+	t.Helper()
+	pattern := regexp.MustCompile(line)
+	var last time.Time
+	for _, n := range nodes {
+		var at time.Time
+		err := cluster.Until(timely(t), func() (bool, error) {
+			at = logged(t, n, pattern)
+			return !at.IsZero(), nil
+		})
+		if err != nil {
+			t.Fatalf("%s did not log %s: %v", n.Name, line, err)
+		}
+		if at.After(last) {
+			last = at
+		}
+	}
+	return last
+}
+
+func logged(t *testing.T, n *cluster.Node, pattern *regexp.Regexp) time.Time {
+	t.Helper()
+	file, err := os.Open(n.Log())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		if !pattern.MatchString(lines.Text()) {
+			continue
+		}
+		at, err := time.Parse(time.RFC3339Nano, stamp.FindStringSubmatch(lines.Text())[1])
+		if err != nil {
+			t.Fatalf("%s: %v", strings.TrimSpace(lines.Text()), err)
+		}
+		return at
+	}
+	return time.Time{}
+}
