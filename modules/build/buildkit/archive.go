@@ -6,6 +6,7 @@ import (
 	"bufio"
 	"compress/bzip2"
 	"compress/gzip"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -196,6 +197,9 @@ func (u *unpacker) tarEntry(h *tar.Header, content io.Reader) error {
 		u.packed++
 		return u.layer.hardlink(name, target)
 	case tar.TypeReg:
+		if err := solid(h); err != nil {
+			return err
+		}
 		if err := u.take(h.Name, h.Size); err != nil {
 			return err
 		}
@@ -203,6 +207,17 @@ func (u *unpacker) tarEntry(h *tar.Header, content io.Reader) error {
 	default:
 		return fmt.Errorf("%w: %.200q is neither file, folder nor link", errInput, h.Name)
 	}
+}
+
+// solid refuses a sparse file (GNU tar's PAX form, which archive/tar expands):
+// a few bytes of archive would become any number of zeros.
+func solid(h *tar.Header) error {
+	for key := range h.PAXRecords {
+		if strings.HasPrefix(key, "GNU.sparse.") {
+			return fmt.Errorf("%w: %.200q is a sparse file", errInput, h.Name)
+		}
+	}
+	return nil
 }
 
 // decompress opens compressed bytes by the ending of a file's name. What comes
@@ -216,7 +231,12 @@ func decompress(r io.Reader, name string) (io.ReadCloser, error) {
 		}
 		return z, nil
 	case strings.HasSuffix(name, ".xz"):
-		z, err := xz.ReaderConfig{DictCap: 64 << 20}.NewReader(r)
+		b := bufio.NewReaderSize(r, 4096)
+		if err := checkXZ(b); err != nil {
+			return nil, err
+		}
+		// DictCap is the smallest dictionary here; the header may ask for more.
+		z, err := xz.ReaderConfig{DictCap: 1 << 16}.NewReader(b)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errInput, err)
 		}
@@ -234,4 +254,46 @@ func decompress(r io.Reader, name string) (io.ReadCloser, error) {
 	default:
 		return nil, fmt.Errorf("%w: %s: no archive that this version unpacks (zip, jar, tar, tar.gz, tgz, tar.bz2, tar.xz, tar.zst)", errInput, path.Base(name))
 	}
+}
+
+// maxXZDictionary is the code (xz file format 1.2, §5.3.1) of 64 MiB, what the
+// strongest preset of the xz program uses. The decoder allocates what the
+// header of a block asks for, up to 4 GiB.
+const maxXZDictionary = 28
+
+// checkXZ looks ahead at the first block of an .xz stream and refuses one with
+// a larger dictionary, or with other filters than LZMA2 alone.
+func checkXZ(b *bufio.Reader) error {
+	const streamHeader = 12
+	head, err := b.Peek(streamHeader + 2)
+	if err != nil {
+		return fmt.Errorf("%w: xz: %w", errInput, err)
+	}
+	if head[streamHeader] == 0 {
+		return nil // an index at once: nothing is in it
+	}
+	size := (int(head[streamHeader]) + 1) * 4
+	head, err = b.Peek(streamHeader + size)
+	if err != nil {
+		return fmt.Errorf("%w: xz: %w", errInput, err)
+	}
+	block := head[streamHeader:]
+	flags, rest := block[1], block[2:]
+	if flags&0x3f != 0 {
+		return fmt.Errorf("%w: xz: filters beside LZMA2", errInput)
+	}
+	for _, present := range []byte{0x40, 0x80} { // sizes of the block, each a variable-length integer
+		if flags&present == 0 {
+			continue
+		}
+		_, n := binary.Uvarint(rest)
+		if n <= 0 {
+			return fmt.Errorf("%w: xz: block header", errInput)
+		}
+		rest = rest[n:]
+	}
+	if len(rest) < 3 || rest[0] != 0x21 || rest[1] != 1 || rest[2] > maxXZDictionary {
+		return fmt.Errorf("%w: xz: a dictionary of more than 64 MiB, or no LZMA2", errInput)
+	}
+	return nil
 }

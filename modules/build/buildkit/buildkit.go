@@ -138,7 +138,6 @@ type run struct {
 	plan        *plan
 	client      *client.Client
 	attachments []session.Attachable
-	address     string
 }
 
 // run prepares a job, and cleans up after it whatever happens.
@@ -163,12 +162,12 @@ func (e *Engine) run(ctx context.Context, job build.Job, relay *relayPlan, do fu
 	p.cgroup, p.relay, p.log = e.config.CgroupParent, relay, newProgress(job.Log)
 	p.limits = llb.LinuxResources{Memory: memory, MemorySwap: memory} // together: no swap
 
-	c, address, release, err := e.connect(ctx)
+	c, release, err := e.connect(ctx)
 	if err != nil {
 		return err
 	}
 	defer release()
-	err = do(ctx, &run{plan: p, client: c, address: address})
+	err = do(ctx, &run{plan: p, client: c})
 	return e.explain(ctx, p, err)
 }
 
@@ -213,19 +212,19 @@ func (e *Engine) memory(job build.Job) int64 {
 }
 
 // connect takes the least busy buildkitd that answers.
-func (e *Engine) connect(ctx context.Context) (*client.Client, string, func(), error) {
+func (e *Engine) connect(ctx context.Context) (*client.Client, func(), error) {
 	var failures []error
 	tried := make([]bool, len(e.config.Addresses))
 	for range e.config.Addresses {
 		i := e.claim(tried)
 		c, err := dial(ctx, e.config.Addresses[i])
 		if err == nil {
-			return c, e.config.Addresses[i], func() { c.Close(); e.unclaim(i) }, nil
+			return c, func() { c.Close(); e.unclaim(i) }, nil
 		}
 		e.unclaim(i)
 		failures = append(failures, fmt.Errorf("%s: %w", e.config.Addresses[i], err))
 	}
-	return nil, "", nil, fmt.Errorf("no buildkitd answers: %w", errors.Join(failures...))
+	return nil, nil, fmt.Errorf("no buildkitd answers: %w", errors.Join(failures...))
 }
 
 func (e *Engine) claim(tried []bool) int {

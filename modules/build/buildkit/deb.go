@@ -116,6 +116,9 @@ func (l *layerWriter) debEntry(h *tar.Header, content io.Reader, aliases map[str
 		}
 		return l.hardlink(name, target)
 	case tar.TypeReg:
+		if err := solid(h); err != nil {
+			return err
+		}
 		return l.regular(name, mode, h.Uid, h.Gid, h.Size, content)
 	default:
 		return fmt.Errorf("%w: %.200q is neither file, folder nor link", errInput, h.Name)

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -231,7 +230,7 @@ func readJSON(name artifact.SHA256, limit int64, open func(artifact.SHA256) (*os
 		return fmt.Errorf("%w: more than %d bytes", errInput, limit)
 	}
 	if err := json.Unmarshal(data, v); err != nil {
-		return errors.Join(errInput, err)
+		return fmt.Errorf("%w: %w", errInput, err)
 	}
 	return nil
 }

@@ -303,6 +303,61 @@ func TestBomb(t *testing.T) {
 	}
 }
 
+func TestSparse(t *testing.T) {
+	// PAX records that say: 8 GiB, of which nothing is there.
+	records := "22 GNU.sparse.major=1\n22 GNU.sparse.minor=0\n21 GNU.sparse.name=a\n34 GNU.sparse.realsize=8589934592\n"
+	var b bytes.Buffer
+	archive := tar.NewWriter(&b)
+	for _, h := range []struct {
+		header  tar.Header
+		content string
+	}{
+		{tar.Header{Typeflag: tar.TypeReg, Name: "x", Size: int64(len(records))}, records},
+		{tar.Header{Typeflag: tar.TypeReg, Name: "y", Size: 512}, "1\n8589934592\n0\n" + strings.Repeat("\x00", 497)},
+	} {
+		if err := archive.WriteHeader(&h.header); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(archive, h.content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := archive.Close(); err != nil {
+		t.Fatal(err)
+	}
+	data := b.Bytes()
+	data[156] = tar.TypeXHeader // and its checksum, which counts the flag
+	var sum int64
+	copy(data[148:156], "        ")
+	for _, c := range data[:512] {
+		sum += int64(c)
+	}
+	copy(data[148:156], fmt.Sprintf("%06o\x00 ", sum))
+	_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, data), "p.tar", "", 0) })
+	if !errors.Is(err, errInput) || !strings.Contains(err.Error(), "sparse") {
+		t.Errorf("%v, want a refusal of a sparse file", err)
+	}
+}
+
+// TestXZDictionary wants a header that asks for much memory refused before any
+// is taken.
+func TestXZDictionary(t *testing.T) {
+	data := compressed(t, ".xz", makeTar(t, []member{{name: "a", content: "a", kind: tar.TypeReg}}))
+	at := bytes.Index(data, []byte{0x21, 1}) + 2
+	for _, code := range []byte{29, 40, 255} {
+		data[at] = code
+		_, err := decompress(bytes.NewReader(data), "a.xz")
+		if !errors.Is(err, errInput) || !strings.Contains(err.Error(), "dictionary") {
+			t.Errorf("dictionary code %d: %v", code, err)
+		}
+	}
+	for cut := range at {
+		if _, err := decompress(bytes.NewReader(data[:cut]), "a.xz"); !errors.Is(err, errInput) {
+			t.Errorf("cut at %d: %v", cut, err)
+		}
+	}
+}
+
 func TestInside(t *testing.T) {
 	for _, test := range []struct {
 		root, name, target string
