@@ -199,7 +199,10 @@ func archive(files map[string]string, order ...string) ([]byte, error) {
 			return nil, err
 		}
 	}
-	return data.Bytes(), errors.Join(writer.Close(), packed.Close())
+	if err := errors.Join(writer.Close(), packed.Close()); err != nil {
+		return nil, err
+	}
+	return data.Bytes(), nil
 }
 
 func sha256Hex(data []byte) string {

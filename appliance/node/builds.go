@@ -125,12 +125,23 @@ func (n *Node) attemptState(a *ledger.Attempt, votes []control.Vote) (control.Bu
 		}
 		return control.Committed, ""
 	}
+	return n.buildingState(votes)
+}
+
+// buildingState is failed once so many members failed that the others are no
+// majority: the attempt then only waits for its deadline.
+func (n *Node) buildingState(votes []control.Vote) (control.BuildState, string) {
+	failed, reason := 0, ""
 	for _, v := range votes {
 		if v.Vote == control.VoteFailed {
-			return control.Building, fmt.Sprintf("the build failed on %s: %s", name(v), v.Reason)
+			failed++
+			reason = fmt.Sprintf("the build failed on %s: %s", name(v), v.Reason)
 		}
 	}
-	return control.Building, ""
+	if len(votes)-failed < n.chain.Set().Majority() {
+		return control.Failed, fmt.Sprintf("the build failed on %d of %d members; %s", failed, len(votes), reason)
+	}
+	return control.Building, reason
 }
 
 func name(v control.Vote) string {

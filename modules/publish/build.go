@@ -49,12 +49,16 @@ func (m *Member) build(ctx context.Context, a *ledger.Attempt) error {
 	return m.keep(ctx, a, files)
 }
 
+// failed says that the build failed here for good; before that it is tried
+// again.
 func (m *Member) failed(a *ledger.Attempt, err error) error {
-	if !errors.Is(err, context.Canceled) {
+	if m.lastTry(buildKey(a.ID), err) {
 		m.tell(Note{Kind: NoteFailed, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number, Text: err.Error()})
 	}
 	return err
 }
+
+func buildKey(attempt record.Hash) string { return "build " + attempt.String() }
 
 // keep stores the outputs and the outcome.
 func (m *Member) keep(ctx context.Context, a *ledger.Attempt, files []build.File) error {

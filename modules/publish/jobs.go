@@ -42,6 +42,23 @@ func (j *job) rests() bool {
 	return j.tries >= maxTries || (errors.Is(j.err, build.ErrFailed) && j.tries >= 2) || (errors.Is(j.err, ErrDeclined) && j.tries >= 1)
 }
 
+// lastTry tells whether the work, running now, rests after failing with err.
+func (m *Member) lastTry(key string, err error) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if interrupted(err) || m.jobs[key] == nil {
+		return false
+	}
+	after := job{tries: m.jobs[key].tries + 1, err: err}
+	return after.rests()
+}
+
+// interrupted tells whether work ended for a reason outside of it, so that the
+// try does not count.
+func interrupted(err error) bool {
+	return errors.Is(err, errWaits) || errors.Is(err, context.Canceled)
+}
+
 // start runs the work unless it runs, waits or rests already, or its class is
 // busy. Work that succeeds is never started again under the same key; work
 // that is interrupted starts again in the next run.
@@ -86,7 +103,7 @@ func (m *Member) finished(key string, err error) {
 	defer m.mu.Unlock()
 	j := m.jobs[key]
 	j.running, j.err = false, err
-	if errors.Is(err, errWaits) || errors.Is(err, context.Canceled) {
+	if interrupted(err) {
 		j.next = time.Now().Add(time.Second)
 		return
 	}

@@ -528,7 +528,7 @@ func (m *Member) driveAttempt(ctx context.Context, running *sync.WaitGroup, a *l
 		return
 	}
 	if a.Active(m.chain.Time()) {
-		m.start(ctx, running, "build "+a.ID.String(), classBuild, func(ctx context.Context) error { return m.build(ctx, a) })
+		m.start(ctx, running, buildKey(a.ID), classBuild, func(ctx context.Context) error { return m.build(ctx, a) })
 	}
 }
 

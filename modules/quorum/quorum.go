@@ -48,6 +48,7 @@ type VoteFile interface {
 	Put(records ...votes.Record) error
 	Load(height int64) ([]votes.Record, error)
 	Prune(height int64) error
+	Highest() (votes.Position, error)
 }
 
 // Config is what the service needs.
@@ -263,6 +264,11 @@ func (l *loop) start() {
 		l.fatal = fmt.Errorf("read the vote file: %w", err)
 		return
 	}
+	highest, err := l.file.Highest()
+	if err != nil {
+		l.fatal = fmt.Errorf("read the vote file: %w", err)
+		return
+	}
 	// What is finished need not be remembered; a crash here prunes next time.
 	if err := l.file.Prune(height); err != nil {
 		l.fatal = fmt.Errorf("prune the vote file: %w", err)
@@ -274,7 +280,9 @@ func (l *loop) start() {
 	for _, part := range early {
 		l.add(part)
 	}
-	l.step(order.Start{Height: height, Set: l.chain.Set(), Records: records})
+	// A chain that is behind its vote file was restored or has yet to catch up:
+	// it follows until it is where this node voted last.
+	l.step(order.Start{Height: height, Set: l.chain.Set(), Records: records, Fenced: highest.Height > height})
 }
 
 // step gives the machine an event and performs what it wants, in order. Events
@@ -324,7 +332,8 @@ func (l *loop) perform(action order.Action) {
 	case order.Evidence:
 		l.Log.Error("a member contradicted itself: two signed messages for one slot", "first", fmt.Sprintf("%+v", action.First), "second", fmt.Sprintf("%+v", action.Second))
 	case order.Conflict:
-		l.fatal = fmt.Errorf("the network forked at height %d: a decided and a certified block differ; stop this node and compare checkpoints with the other operators", action.Decided.Height)
+		// Members lied. What is certified is what other nodes have: follow it.
+		l.Log.Error("a decided and a certified block of one height differ; tell the other operators", "height", action.Decided.Height, "decided", action.Decided.ID)
 	case order.Dropped:
 		l.Log.Debug("dropped a message", "from", action.From, "why", action.Why)
 	case order.Fault:

@@ -10,6 +10,7 @@
 package record
 
 import (
+	"bytes"
 	"fmt"
 
 	"github.com/pyrsia/appliance/modules/artifact"
@@ -206,11 +207,14 @@ type Header struct {
 	Time         int64    `json:"time"`  // milliseconds since 1970
 }
 
-type envelope struct {
-	Body    Raw      `json:"body"`
-	Type    LeafType `json:"type"`
-	Version int64    `json:"version"`
-}
+// A leaf is the canonical JSON of an object with a body, a type and a version.
+// Since these are its only members, and sorted, it is written and cut apart
+// as text: appending a block decodes each body once and nothing twice.
+const (
+	leafHead    = `{"body":`
+	leafType    = `,"type":"`
+	leafVersion = `","version":1}`
+)
 
 // EncodeLeaf is the leaf's bytes: canonical JSON of body, type and version.
 func EncodeLeaf(leaf Leaf) ([]byte, error) {
@@ -218,10 +222,12 @@ func EncodeLeaf(leaf Leaf) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	data, err := Marshal(envelope{Body: body, Type: leaf.LeafType(), Version: 1})
-	if err != nil {
+	if err := Raw(body).check(); err != nil {
 		return nil, err
 	}
+	data := make([]byte, 0, len(leafHead)+len(body)+len(leafType)+16+len(leafVersion))
+	data = append(append(data, leafHead...), body...)
+	data = append(append(append(data, leafType...), leaf.LeafType()...), leafVersion...)
 	if len(data) > MaxLeaf {
 		return nil, fmt.Errorf("%w: %s leaf of %d bytes, the limit is %d", ErrMalformed, leaf.LeafType(), len(data), MaxLeaf)
 	}
@@ -234,18 +240,24 @@ func DecodeLeaf(data []byte) (Leaf, error) {
 	if len(data) > MaxLeaf {
 		return nil, fmt.Errorf("%w: leaf of %d bytes, the limit is %d", ErrMalformed, len(data), MaxLeaf)
 	}
-	var e envelope
-	if err := Unmarshal(data, &e); err != nil {
+	rest, isObject := bytes.CutPrefix(data, []byte(leafHead))
+	rest, isVersion := bytes.CutSuffix(rest, []byte(leafVersion))
+	cut := bytes.LastIndex(rest, []byte(leafType))
+	if !isObject || !isVersion || cut < 0 {
+		return nil, fmt.Errorf("%w: no leaf of version 1: %.40q", ErrMalformed, data)
+	}
+	body, kind := rest[:cut], LeafType(rest[cut+len(leafType):])
+	leaf := newLeaf(kind)
+	if leaf == nil {
+		return nil, fmt.Errorf("%w: unknown leaf type %.40q", ErrMalformed, kind)
+	}
+	if err := Raw(body).check(); err != nil {
 		return nil, err
 	}
-	if e.Version != 1 {
-		return nil, fmt.Errorf("%w: leaf version %d", ErrMalformed, e.Version)
+	if err := Unmarshal(body, leaf); err != nil {
+		return nil, err
 	}
-	leaf := newLeaf(e.Type)
-	if leaf == nil {
-		return nil, fmt.Errorf("%w: unknown leaf type %.40q", ErrMalformed, e.Type)
-	}
-	return leaf, Unmarshal(e.Body, leaf)
+	return leaf, nil
 }
 
 func newLeaf(kind LeafType) Leaf {

@@ -369,7 +369,7 @@ func (p *Pool) outcome(v *votes, state *ledger.Attempt, now int64, patience Pati
 	if outstanding > 0 && now < v.agreed+patience.Reveal && p.awaitsReveal(v, state, working) {
 		return nil
 	}
-	return append([][]record.Leaf{publication(state, v, best)}, attestLeaves(state, v, best)...)
+	return append([][]record.Leaf{publication(state, v, best, majority)}, attestLeaves(state, v, best)...)
 }
 
 func (p *Pool) awaitsReveal(v *votes, state *ledger.Attempt, working func(record.Identity, record.Hash) bool) bool {
@@ -381,16 +381,27 @@ func (p *Pool) awaitsReveal(v *votes, state *ledger.Attempt, working func(record
 	return false
 }
 
-func publication(state *ledger.Attempt, v *votes, digest record.Hash) []record.Leaf {
+func publication(state *ledger.Attempt, v *votes, digest record.Hash, majority int) []record.Leaf {
 	var equal []record.Attestation
 	for _, a := range sortedParts(v.reveals) {
 		if _, committed := state.Committed(a.Identity); committed && record.Digest(a.Statement) == digest {
 			equal = append(equal, a)
 		}
 	}
-	envelope, reveals := record.NewEnvelope(equal)
-	leaves := FileLeaves(state.ID, v.lists[digest])
-	return append(leaves, &record.PublishLeaf{Attempt: state.ID, Envelope: envelope, Reveals: reveals})
+	return append(FileLeaves(state.ID, v.lists[digest]), publishLeaf(state.ID, equal, majority))
+}
+
+// publishLeaf leaves out what does not fit beyond a majority: that follows in
+// an attest leaf.
+func publishLeaf(attempt record.Hash, equal []record.Attestation, majority int) *record.PublishLeaf {
+	for {
+		envelope, reveals := record.NewEnvelope(equal)
+		leaf := &record.PublishLeaf{Attempt: attempt, Envelope: envelope, Reveals: reveals}
+		if _, err := record.EncodeLeaf(leaf); err == nil || len(equal) <= majority {
+			return leaf
+		}
+		equal = equal[:len(equal)-1]
+	}
 }
 
 // FileLeaves cuts a file list into files leaves that each fit. The list may be

@@ -107,10 +107,10 @@ type Machine struct {
 	conflict bool // reported
 	cosigns  map[record.Identity]record.Cosign
 	accused  map[accusation]bool
-	helped   map[record.Identity]int  // since the last tick
-	told     map[record.Identity]bool // got the decision from here
-	written  map[record.Hash]bool     // blocks in the vote file
-	sought   int64                    // tick at which a certified block was last asked for
+	helped   map[record.Identity]helping // since the last tick
+	told     map[record.Identity]bool    // got the decision from here
+	written  map[record.Hash]bool        // blocks in the vote file
+	sought   int64                       // tick at which a certified block was last asked for
 
 	// Of the running step.
 	writes []votes.Record
@@ -121,6 +121,12 @@ type accusation struct {
 	member record.Identity
 	round  int64
 	kind   votes.Kind
+}
+
+// helping is what was done for a lagging member.
+type helping struct {
+	count int
+	round int64 // this member's at that time
 }
 
 // New is a machine that waits for Start.
@@ -260,7 +266,7 @@ func (m *Machine) start(e Start) {
 	m.locked, m.valid = lock{round: -1}, lock{round: -1}
 	m.blocks, m.rounds = map[record.BlockID]*candidate{}, map[int64]*round{}
 	m.highest, m.cosigns = map[record.Identity]record.Vote{}, map[record.Identity]record.Cosign{}
-	m.accused, m.helped = map[accusation]bool{}, map[record.Identity]int{}
+	m.accused, m.helped = map[accusation]bool{}, map[record.Identity]helping{}
 	m.told, m.written = map[record.Identity]bool{}, map[record.Hash]bool{}
 	m.offered, m.decided, m.sought = nil, record.Quorum{}, -1
 	m.restore(e.Records)

@@ -407,17 +407,15 @@ func (m *Machine) takeDecision(d *record.Decision) error {
 }
 
 // help answers a member that votes in a round that is over here with what lets
-// it follow, a few times between two ticks.
+// it follow: once between two ticks, and again when this member went on.
 func (m *Machine) help(peer record.Identity) {
-	if peer == m.cfg.Self || m.helped[peer] >= helpsPerTick {
+	last, again := m.helped[peer]
+	if peer == m.cfg.Self || again && (last.round == m.round || last.count >= helpsPerTick) {
 		return
 	}
-	m.helped[peer]++
-	first := m.helped[peer] == 1 // a block goes out once between two ticks
+	m.helped[peer] = helping{count: last.count + 1, round: m.round}
 	if m.phase == phaseDecided {
-		if first {
-			m.sendDecision(peer)
-		}
+		m.sendDecision(peer)
 		return
 	}
 	for i := range m.entry {
@@ -426,7 +424,7 @@ func (m *Machine) help(peer record.Identity) {
 		}
 	}
 	r := m.at(m.round)
-	if r.proposal != nil && first {
+	if r.proposal != nil && !again { // a block goes out once
 		m.do(Send{To: peer, Message: r.proposal})
 	}
 	for _, message := range m.ownVotes() {

@@ -32,6 +32,7 @@ type node struct {
 	chains   [2][]certifiedBlock
 	friends  []int // per node: which twin talks to it
 	seen     []record.BlockID
+	pushed   map[slot]record.BlockID // what a liar that unlocks stands for
 	nonce    int
 	pending  bool // in the good time
 }
@@ -198,9 +199,25 @@ func (n *node) receive(twin int, e order.Receive) {
 				n.step(i, e)
 			}
 		}
+	case Unlocks:
+		if !n.overhears(e.Message) {
+			n.step(0, e)
+		}
 	default:
 		n.step(0, e)
 	}
+}
+
+// overhears tells whether a liar that unlocks does not want to know: what would
+// end the height before it can push its own block.
+func (n *node) overhears(message record.Message) bool {
+	switch m := message.(type) {
+	case *record.Decision, *record.Cosign:
+		return !n.world.good
+	case *record.Vote:
+		return !n.world.good && m.Step == record.StepPrecommit && !m.ID.IsNil() && n.world.rng.IntN(2) == 0
+	}
+	return false
 }
 
 // step drives a machine: it performs the actions in order, and may crash
@@ -314,21 +331,39 @@ func (n *node) send(i, to int, message record.Message) {
 	if n.liar == Twins && n.world.nodes[to].liar != Twins && n.friends[to] != i && n.world.rng.IntN(8) > 0 {
 		return
 	}
-	if proposal, ok := message.(*record.Proposal); ok && n.liar == Unlocks && proposal.Proposer == n.id && proposal.Round > 0 {
-		message = n.unlock(*proposal)
+	if n.liar == Unlocks {
+		message = n.unlock(message)
 	}
 	n.world.heard(n, message)
 	n.world.send(n.index, i, to, message)
 }
 
-// unlock makes another proposal of one: a new block, which Q members are said
-// to have prevoted.
-func (n *node) unlock(p record.Proposal) *record.Proposal {
-	p.Block = blockText(p.Height, n.world.now, n.id, n.nonce, true)
-	p.ID = n.identify(0, p.Height, p.Block)
-	p.ValidRound, p.Lock = p.Round-1, n.forge()
-	p, _ = record.SignProposal(genesis, p, signer(n.world.set.Nodes[n.index].VoteKey))
-	return &p
+// unlock makes another message of a liar's proposal: a new block, which Q
+// members are said to have prevoted; and of its votes in that round: for it.
+func (n *node) unlock(message record.Message) record.Message {
+	height, number := message.Slot()
+	key := signer(n.world.set.Nodes[n.index].VoteKey)
+	switch m := message.(type) {
+	case *record.Proposal:
+		if m.Proposer != n.id || m.Round == 0 {
+			return message
+		}
+		p := *m
+		p.Block = blockText(p.Height, 0, n.id, 1000+int(p.Round), true)
+		p.ID = n.identify(0, p.Height, p.Block)
+		p.ValidRound, p.Lock = p.Round-1, n.forge()
+		n.pushed = map[slot]record.BlockID{{height: height, round: number}: p.ID}
+		p, _ = record.SignProposal(genesis, p, key)
+		return &p
+	case *record.Vote:
+		if id, ok := n.pushed[slot{height: height, round: number}]; ok && m.Voter == n.id {
+			v := *m
+			v.ID = id
+			v, _ = record.SignVote(genesis, v, key)
+			return &v
+		}
+	}
+	return message
 }
 
 func (n *node) buildBlock(i int, a order.RequestBlock) {

@@ -30,7 +30,7 @@ import (
 // Config is a run.
 type Config struct {
 	Seed  uint64
-	N     int    // members, 1 to 26
+	N     int    // members
 	Order string // record.OrderMajority or record.OrderTwoThirds
 	Liars int
 	Kind  Liar          // of all liars; "" draws one for each
@@ -38,6 +38,8 @@ type Config struct {
 	// Split makes the bad time one partition into two halves, with nothing
 	// else in the way: what liars wait for.
 	Split bool
+	// Delay, if not 0, is every message's way, and there is no bad time.
+	Delay time.Duration
 	Trace func(line string)
 }
 
@@ -85,6 +87,7 @@ type world struct {
 	sequence  int
 	set       *record.Set
 	nodes     []*node
+	byName    map[record.Identity]*node
 	good      bool
 	partition []int // per node: its side
 	report    Report
@@ -145,7 +148,7 @@ func (w *world) build() error {
 	var records []record.NodeRecord
 	for i := range w.cfg.N {
 		records = append(records, record.NodeRecord{
-			Identity: record.Identity(string(rune('a' + i))),
+			Identity: name(i),
 			VoteKey:  record.PublicKey{1, byte(i)}, CosignerKey: record.PublicKey{2, byte(i)}, LogKey: record.PublicKey{3, byte(i)},
 		})
 	}
@@ -154,20 +157,25 @@ func (w *world) build() error {
 		return err
 	}
 	w.set = set
+	w.byName = map[record.Identity]*node{}
 	w.partition = make([]int, w.cfg.N)
 	w.blocked = make([][]bool, w.cfg.N)
 	for i := range w.blocked {
 		w.blocked[i] = make([]bool, w.cfg.N)
 	}
 	for i := range w.cfg.N {
-		w.nodes = append(w.nodes, &node{world: w, index: i, id: records[i].Identity})
+		n := &node{world: w, index: i, id: records[i].Identity}
+		w.nodes = append(w.nodes, n)
+		w.byName[n.id] = n
 	}
 	if w.rng == nil {
 		return nil
 	}
 	// In some networks the timeouts are too short at first.
 	w.timeouts = record.Timeouts{Heartbeat: 600_000, Propose: 300, Step: 100, Vote: 100}
-	if w.rng.IntN(3) == 0 {
+	if w.cfg.Delay > 0 {
+		w.timeouts = record.Timeouts{Heartbeat: 600_000, Propose: 3000, Step: 500, Vote: 1000}
+	} else if w.rng.IntN(3) == 0 {
 		w.timeouts = record.Timeouts{Heartbeat: 600_000, Propose: 10, Step: 10, Vote: 5}
 	}
 	for _, i := range w.rng.Perm(w.cfg.N)[:w.cfg.Liars] {
@@ -205,7 +213,12 @@ func (w *world) at(after int64, do func()) {
 }
 
 func (w *world) run() {
-	w.disturb()
+	if w.cfg.Delay > 0 {
+		w.cfg.Bad = 0
+		w.good = true
+	} else {
+		w.disturb()
+	}
 	w.at(w.cfg.Bad.Milliseconds(), w.heal)
 	var target int64 = -1
 	for w.failure == nil && len(w.queue) > 0 {
@@ -330,6 +343,11 @@ func (w *world) heal() {
 	for i := range w.partition {
 		w.partition[i] = 0
 	}
+	w.trace("good time: %s", w.where())
+	if w.cfg.Delay > 0 {
+		w.nodes[0].step(0, order.Pending{Pending: true})
+		return
+	}
 	spare := w.set.Size() - w.set.Quorum() - w.cfg.Liars
 	clear(w.muted)
 	someone := false
@@ -353,7 +371,6 @@ func (w *world) heal() {
 		someone = true
 		n.step(0, order.Pending{Pending: n.pending})
 	}
-	w.trace("good time: %s", w.where())
 }
 
 // send puts a message on the way; twin tells which of two says it.
@@ -379,6 +396,9 @@ func (w *world) apart(from, to int) bool {
 }
 
 func (w *world) delay() int64 {
+	if w.cfg.Delay > 0 {
+		return w.cfg.Delay.Milliseconds()
+	}
 	if !w.good && w.rng.IntN(10) == 0 {
 		return int64(1 + w.rng.IntN(3000))
 	}
@@ -512,7 +532,15 @@ func (w *world) fork(height int64, a, b map[record.Identity]bool) {
 	}
 }
 
-func (w *world) node(id record.Identity) *node { return w.nodes[int(id[0]-'a')] }
+func (w *world) node(id record.Identity) *node { return w.byName[id] }
+
+// name is a letter, or two where there are many.
+func name(i int) record.Identity {
+	if i < 26 {
+		return record.Identity(rune('a' + i))
+	}
+	return record.Identity("z" + string(rune('a'+i/26)) + string(rune('a'+i%26)))
+}
 
 // evidence checks what a machine reports.
 func (w *world) evidence(n *node, e order.Evidence) {

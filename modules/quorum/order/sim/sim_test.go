@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/pyrsia/appliance/modules/record"
 )
@@ -69,7 +70,7 @@ func TestOneSeed(t *testing.T) {
 
 // TestLiars runs each kind of liar by itself, as many as the order survives.
 func TestLiars(t *testing.T) {
-	seeds := number("SIM_LIARS", 40)
+	seeds := number("SIM_LIARS", 30)
 	for _, kind := range kinds {
 		t.Run(string(kind), func(t *testing.T) {
 			t.Parallel()
@@ -96,10 +97,10 @@ func TestLiars(t *testing.T) {
 // TestForks has just as many liars as a fork needs: forks happen, and each
 // names at least 2Q-N culprits, all of them liars.
 func TestForks(t *testing.T) {
+	t.Parallel()
 	for _, n := range []int{3, 4, 5, 6, 7} {
-		liars := Bound(n, record.OrderMajority)
-		forks := 0
-		for seed := 1; seed <= number("SIM_FORKS", 20); seed++ {
+		liars, forks := Bound(n, record.OrderMajority), 0
+		for seed := 1; seed <= number("SIM_FORKS", 8); seed++ {
 			report, err := Run(Config{Seed: uint64(seed), N: n, Order: record.OrderMajority, Liars: liars, Kind: Twins, Split: true})
 			if err != nil {
 				t.Fatal(err)
@@ -132,5 +133,23 @@ func TestSameSeed(t *testing.T) {
 		if traces[0][i] != traces[1][i] {
 			t.Fatalf("line %d:\n%s\n%s", i, traces[0][i], traces[1][i])
 		}
+	}
+}
+
+// TestLarge is the number to reach: 100 members, 100 ms round trip, a block on
+// all of them within 2 s of the last attestation.
+func TestLarge(t *testing.T) {
+	if testing.Short() {
+		t.Skip("30,000 messages a block")
+	}
+	start := time.Now()
+	report, err := Run(Config{Seed: 1, N: 100, Order: record.OrderTwoThirds, Delay: 50 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	perBlock := report.Virtual / time.Duration(report.Heights)
+	t.Logf("%d blocks, %s each; %d messages in %s of real time", report.Heights, perBlock, report.Messages, time.Since(start))
+	if perBlock > 2*time.Second {
+		t.Errorf("%s for a block, want at most 2 s", perBlock)
 	}
 }
