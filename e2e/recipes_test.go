@@ -57,15 +57,16 @@ var libraries = map[string]struct {
 	resolve  string
 	commands []string
 }{
-	"honest":     {"maven", []string{takePlugin}},
-	"one-liar":   {},
-	"two-liars":  {},
-	"stopped":    {},
-	"poisoned":   {"maven", []string{takePlugin}},
-	"corrupt":    {},
-	"corrupted":  {},
-	"kill-build": {"", []string{"sleep 8"}},
-	"kill-all":   {"", []string{"sleep 8"}},
+	"honest":    {"maven", []string{takePlugin}},
+	"one-liar":  {},
+	"two-liars": {},
+	"stopped":   {},
+	"poisoned":  {"maven", []string{takePlugin}},
+	"corrupt":   {},
+	"corrupted": {},
+	// Different words, or BuildKit would take the second from its cache.
+	"kill-build": {"", []string{"sleep 8; : one killed"}},
+	"kill-all":   {"", []string{"sleep 8; : all killed"}},
 	"kill-order": {},
 	"kill-vote1": {}, "kill-vote2": {}, "kill-vote3": {}, "kill-vote4": {}, "kill-vote5": {},
 }

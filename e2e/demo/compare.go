@@ -86,7 +86,8 @@ func (d *demo) proveOffline(ctx context.Context, name artifact.Name, data []byte
 	if err != nil {
 		return err
 	}
-	d.out.say("%s", strings.Join(strings.Fields(string(said)), " "))
+	verdict, _, _ := strings.Cut(string(said), "\n")
+	d.out.say("%s", verdict)
 	data = bytes.Clone(data)
 	data[len(data)/2] ^= 1
 	altered := file + ".altered"

@@ -101,7 +101,7 @@ func (d *demo) pull(ctx context.Context) error {
 	}
 	// What an earlier run pulled goes, so that this one is a pull.
 	d.docker.run(ctx, "image", "rm", "--force", image)
-	if err := d.runLogged(d.docker.command(ctx, "pull", image), filepath.Join(d.docker.folder, "pull.log"), ""); err != nil {
+	if err := d.runLogged(d.docker.command(ctx, "pull", image), filepath.Join(d.docker.folder, "pull.log")); err != nil {
 		return err
 	}
 	digests, err := d.docker.run(ctx, "image", "inspect", "--format", "{{json .RepoDigests}}", image)
@@ -120,7 +120,7 @@ func (d *demo) pull(ctx context.Context) error {
 	if !strings.Contains(said, `version "21.`) {
 		return fmt.Errorf("`docker run %s java -version` printed %q", image, said)
 	}
-	d.out.say("docker run … java -version: %s", d.facts.java)
+	d.out.say("docker run --rm --network none %s java -version: %s", image, d.facts.java)
 	return nil
 }
 
@@ -138,7 +138,7 @@ func (d *demo) copyImage(ctx context.Context) error {
 	defer cancel()
 	// Who may sign what is no question here: the digest below is.
 	command := exec.CommandContext(ctx, "skopeo", "--insecure-policy", "copy", "--src-tls-verify=false", "docker://"+entrance+"/"+image, "oci:"+folder+":3.9.11")
-	if err := d.runLogged(command, filepath.Join(d.folder, "skopeo.log"), ""); err != nil {
+	if err := d.runLogged(command, filepath.Join(d.folder, "skopeo.log")); err != nil {
 		return err
 	}
 	data, err := os.ReadFile(filepath.Join(folder, "index.json"))

@@ -93,7 +93,7 @@ func (d *demo) maven(ctx context.Context) error {
 	command.Dir = folder
 	// The user's own options for Maven have no say here.
 	command.Env = append(os.Environ(), "MAVEN_OPTS=", "MAVEN_ARGS=")
-	if err := d.runLogged(command, filepath.Join(folder, "mvn.log"), "Downloaded from pyrsia"); err != nil {
+	if err := d.runLogged(command, filepath.Join(folder, "mvn.log")); err != nil {
 		return err
 	}
 	for _, made := range []string{"target/classes/example/Packer.class", "target/packer-1.jar"} {
@@ -160,58 +160,55 @@ func (d *demo) classify(path string, header http.Header) error {
 	return nil
 }
 
-// runLogged runs a command, its output to a file, and counts on the live line
-// how often marker stands in it; "" counts lines.
-func (d *demo) runLogged(command *exec.Cmd, log, marker string) error {
+// runLogged runs a command, its output to a file, and shows its last line.
+func (d *demo) runLogged(command *exec.Cmd, log string) error {
 	file, err := os.Create(log)
 	if err != nil {
 		return err
 	}
 	defer file.Close()
-	counter := &counting{file: file, marker: []byte(marker), tell: func(n int) {
-		d.out.progress(fmt.Sprintf("%s: %d × %s", filepath.Base(command.Path), n, marker))
-	}}
-	command.Stdout, command.Stderr = counter, counter
+	lines := &lines{file: file, tell: func(line string) { d.out.progress(filepath.Base(command.Path) + ": " + line) }}
+	command.Stdout, command.Stderr = lines, lines
 	if err := command.Run(); err != nil {
-		return fmt.Errorf("%s: %w: %s (see %s)", strings.Join(command.Args[:min(2, len(command.Args))], " "), err, strings.TrimSpace(counter.lastError()), log)
+		return fmt.Errorf("%s: %w: %s (see %s)", strings.Join(command.Args[:min(2, len(command.Args))], " "), err, lines.complaint(), log)
 	}
 	return nil
 }
 
-// counting writes to a file and counts the lines with a marker. Only the
-// goroutine of a command's output uses it.
-type counting struct {
-	file   *os.File
-	marker []byte
-	tell   func(int)
-	seen   int
-	rest   []byte // of a line that has no end yet
-	wrong  []byte // the last line that looks like an error
+// lines writes to a file and tells each line. Only the goroutine of a command's
+// output uses it.
+type lines struct {
+	file  *os.File
+	tell  func(string)
+	rest  []byte // of a line that has no end yet
+	last  string
+	wrong string // the first line that looks like an error
 }
 
 // Write implements io.Writer.
-func (c *counting) Write(p []byte) (int, error) {
-	c.rest = append(c.rest, p...)
+func (l *lines) Write(p []byte) (int, error) {
+	l.rest = append(l.rest, p...)
 	for {
-		line, rest, found := bytes.Cut(c.rest, []byte("\n"))
+		line, rest, found := bytes.Cut(l.rest, []byte("\n"))
 		if !found {
-			break
+			return l.file.Write(p)
 		}
-		if bytes.Contains(line, c.marker) {
-			c.seen++
-			c.tell(c.seen)
+		l.rest = rest
+		text := strings.TrimSpace(string(line))
+		if text == "" {
+			continue
 		}
-		if c.wrong == nil && bytes.Contains(bytes.ToLower(line), []byte("error")) {
-			c.wrong = bytes.Clone(line)
+		l.last = text
+		if l.wrong == "" && strings.Contains(strings.ToLower(text), "error") {
+			l.wrong = text
 		}
-		c.rest = rest
+		l.tell(text)
 	}
-	return c.file.Write(p)
 }
 
-func (c *counting) lastError() string {
-	if c.wrong != nil {
-		return string(c.wrong)
+func (l *lines) complaint() string {
+	if l.wrong != "" {
+		return l.wrong
 	}
-	return string(c.rest)
+	return l.last
 }

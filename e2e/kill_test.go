@@ -1,0 +1,228 @@
+package e2e
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/pyrsia/appliance/appliance/control"
+	"github.com/pyrsia/appliance/e2e/cluster"
+	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+// A build node is killed while it builds. After its restart it builds again,
+// and its vote is as good as the others'.
+func TestKilledWhileBuilding(t *testing.T) {
+	c, ctx := network(t), timely(t)
+	purl := library("kill-build")
+	if _, err := ask(ctx, c.Node(0), purl); err != nil {
+		t.Fatal(err)
+	}
+	for _, victim := range c.Nodes()[:2] { // the asker is one of them
+		if b, err := victim.WaitBuild(ctx, purl, func(b control.BuildDetail) bool {
+			return vote(b, victim).Vote == control.VoteBuilding
+		}); err != nil {
+			t.Fatalf("%s was not seen building: %v: %s", victim.Name, err, tally(b))
+		}
+		if err := victim.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		if err := victim.Start(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	started(t, c)
+	publishedEverywhere(t, ctx, c, purl)
+	allVoted(t, c, "kill-build")
+	sameLog(t, ctx, c)
+}
+
+// All nodes are killed at once while they build. After their restart they go on
+// by themselves: nobody asks again.
+func TestAllKilled(t *testing.T) {
+	c, ctx := network(t), timely(t)
+	purl := library("kill-all")
+	if _, err := ask(ctx, c.Node(0), purl); err != nil {
+		t.Fatal(err)
+	}
+	if b, err := c.Node(1).WaitBuild(ctx, purl, func(b control.BuildDetail) bool {
+		return vote(b, c.Node(1)).Vote == control.VoteBuilding
+	}); err != nil {
+		t.Fatalf("%v: %s", err, tally(b))
+	}
+	if err := c.KillAll(); err != nil {
+		t.Fatal(err)
+	}
+	started(t, c)
+	publishedEverywhere(t, ctx, c, purl)
+	allVoted(t, c, "kill-all")
+	sameLog(t, ctx, c)
+}
+
+// Two build nodes are killed when the commits are on the chain and before
+// anything is published. After their restart they reveal what they had
+// committed to: the outcome is the same, and it is published.
+func TestKilledBetweenCommitAndReveal(t *testing.T) {
+	c, ctx := network(t), timely(t)
+	// The time between the two is short, so that one try may come too late.
+	for try := 1; try <= 5; try++ {
+		name := fmt.Sprintf("kill-vote%d", try)
+		purl := library(name)
+		if _, err := ask(ctx, c.Node(0), purl); err != nil {
+			t.Fatal(err)
+		}
+		victims := c.Nodes()[1:3]
+		b, err := victims[0].WaitBuild(ctx, purl, func(b control.BuildDetail) bool {
+			return b.State == control.Committed || b.State.Final()
+		})
+		if err != nil {
+			t.Fatalf("%v: %s", err, tally(b))
+		}
+		for _, v := range victims {
+			if err := v.Kill(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		// The asker alone is no majority: what it has now stays.
+		b, err = c.Node(0).WaitBuild(ctx, purl, func(control.BuildDetail) bool { return true })
+		if err != nil {
+			t.Fatal(err)
+		}
+		hit := b.State == control.Committed
+		t.Logf("try %d: killed when the build was %s", try, b.State)
+		started(t, c)
+		publishedEverywhere(t, ctx, c, purl)
+		allVoted(t, c, name)
+		if hit {
+			sameLog(t, ctx, c)
+			return
+		}
+	}
+	t.Error("no try killed the nodes between commit and reveal")
+}
+
+// A build node is killed each time it has voted for a block, right after the
+// vote is on its disk: in the middle of the agreement. The blocks come about,
+// and no node is on another branch.
+func TestKilledWhileABlockIsAgreed(t *testing.T) {
+	c, ctx := network(t), timely(t)
+	purl := library("kill-order")
+	victim := c.Node(2)
+	if _, err := ask(ctx, c.Node(0), purl); err != nil {
+		t.Fatal(err)
+	}
+	kills := 0
+	for kills < 4 {
+		voted := voteFile(t, victim)
+		err := cluster.Until(ctx, func() (bool, error) {
+			if voteFile(t, victim) != voted {
+				return true, nil
+			}
+			b, err := c.Node(0).WaitBuild(ctx, purl, func(control.BuildDetail) bool { return true })
+			return b.State.Final(), err
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if voteFile(t, victim) == voted {
+			break // all is published
+		}
+		if err := victim.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		kills++
+		if err := victim.Start(ctx); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("killed %d times", kills)
+	if kills == 0 {
+		t.Error("the node was never seen voting")
+	}
+	started(t, c)
+	publishedEverywhere(t, ctx, c, purl)
+	allVoted(t, c, "kill-order")
+	sameLog(t, ctx, c)
+}
+
+// voteFile is a vote file's state: it changes with each vote.
+func voteFile(t *testing.T, n *cluster.Node) string {
+	t.Helper()
+	info, err := os.Stat(filepath.Join(n.Data(), "keys", "votes.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return info.ModTime().String()
+}
+
+// A regular node is killed in the middle of a fetch. After its restart the
+// client gets the whole file, and what had come before is not fetched again.
+func TestKilledInAFetch(t *testing.T) {
+	c, ctx := network(t), timely(t)
+	edge := c.Regular(1)
+	layer := largestLayer(t, ctx, c)
+	path := "/v2/e2e/tiny/blobs/" + layer.SHA256.OCI()
+	part := layer.Size / 4
+	if err := readPart(ctx, edge.RegistryURL()+path, part); err != nil {
+		t.Fatal(err)
+	}
+	if err := edge.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	started(t, c)
+	a := get(t, ctx, edge, path)
+	wantVerified(t, a, layer)
+	client := edge.Client()
+	defer client.Close()
+	sources, err := client.Sources(ctx, layer.SHA256.String())
+	if err != nil || len(sources) != 1 {
+		t.Fatalf("sources %+v, %v", sources, err)
+	}
+	var fetched int64
+	for _, s := range sources[0].Sources {
+		fetched += s.Bytes
+	}
+	if fetched > layer.Size+layer.Size/10 {
+		t.Errorf("%d bytes fetched for a file of %d: the part of before was thrown away", fetched, layer.Size)
+	}
+}
+
+// largestLayer is the large layer of the builder image.
+func largestLayer(t *testing.T, ctx context.Context, c *cluster.Cluster) artifact.Descriptor {
+	t.Helper()
+	b, err := c.Node(0).WaitPublished(ctx, builder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var largest artifact.Descriptor
+	for _, o := range b.Outputs {
+		if o.Name.File != record.ManifestFile && o.File.Size > largest.Size {
+			largest = o.File
+		}
+	}
+	return largest
+}
+
+// readPart reads the beginning of a file and hangs up.
+func readPart(ctx context.Context, address string, size int64) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+	if err != nil {
+		return err
+	}
+	reply, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer reply.Body.Close()
+	if reply.StatusCode != http.StatusOK {
+		return errors.New(address + ": " + reply.Status)
+	}
+	_, err = io.CopyN(io.Discard, reply.Body, size)
+	return err
+}

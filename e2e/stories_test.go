@@ -1,0 +1,253 @@
+package e2e
+
+import (
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pyrsia/appliance/appliance/control"
+	"github.com/pyrsia/appliance/e2e/cluster"
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+// Three build nodes build a library from source in BuildKit, agree, and every
+// node has it on its chain and serves it.
+func TestPublished(t *testing.T) {
+	c, ctx := network(t), timely(t)
+	if err := request(ctx, c.Node(0), library("honest")); err != nil {
+		t.Fatal(err)
+	}
+	publishedEverywhere(t, ctx, c, library("honest"))
+	b, err := c.Node(0).WaitBuild(ctx, library("honest"), func(b control.BuildDetail) bool {
+		return vote(b, c.Node(0)).Vote == control.VoteEqual && vote(b, c.Node(1)).Vote == control.VoteEqual && vote(b, c.Node(2)).Vote == control.VoteEqual
+	})
+	if err != nil {
+		t.Fatalf("not every build node's equal vote is on the chain: %v: %s", err, tally(b))
+	}
+	if b.Verified == 0 || b.Inputs <= b.Verified {
+		t.Errorf("%d inputs, %d of them vouched for by the chain: want the builder image among them, and others", b.Inputs, b.Verified)
+	}
+	edge := c.Regular(0)
+	a := get(t, ctx, edge, mavenPath("honest"))
+	wantVerified(t, a, output(t, b).File)
+	if !strings.Contains(string(a.body), "made from source") {
+		t.Errorf("the jar was not made from the source: %.100q", a.body)
+	}
+	if other := get(t, ctx, edge, "/maven2/"+plugin); other.status != http.StatusOK || other.header.Get("Pyrsia-Unverified") == "" || other.header.Get("Pyrsia-Verified") != "" {
+		t.Errorf("what is not published came with status %d and headers %v, want it marked as unverified", other.status, other.header)
+	}
+	t.Run("proven offline", func(t *testing.T) { provenOffline(t, c, output(t, b).Name.String(), a.body) })
+	t.Run("bytes from peers", func(t *testing.T) {
+		client := edge.Client()
+		defer client.Close()
+		sources, err := client.Sources(ctx, string(library("honest")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(sources) != 1 || len(sources[0].Sources) == 0 || sources[0].Sources[0].Kind != control.SourcePeer || !sources[0].Verified {
+			t.Errorf("sources %+v, want one verified file from peers", sources)
+		}
+	})
+}
+
+// provenOffline checks a fetched file by its proof with no node at all.
+func provenOffline(t *testing.T, c *cluster.Cluster, name string, data []byte) {
+	ctx := timely(t)
+	folder := t.TempDir()
+	file, altered := filepath.Join(folder, "file.jar"), filepath.Join(folder, "altered.jar")
+	if err := os.WriteFile(file, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	edge := c.Regular(0)
+	if _, err := edge.Pyrsia(ctx, "log", "prove", name, "--output", file+".proof"); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := edge.Pyrsia(ctx, "verify", file, "--proof", file+".proof", "--genesis", c.Genesis(), "--socket", "/nowhere"); err != nil {
+		t.Errorf("%v\n%s", err, said)
+	}
+	data[0] ^= 1
+	if err := os.WriteFile(altered, data, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := edge.Pyrsia(ctx, "verify", altered, "--proof", file+".proof", "--genesis", c.Genesis()); err == nil {
+		t.Errorf("an altered file was verified: %s", said)
+	}
+	other := "sha256:" + strings.Repeat("0", 64)
+	if said, err := edge.Pyrsia(ctx, "verify", file, "--proof", file+".proof", "--genesis", other); err == nil {
+		t.Errorf("a file was verified for another network: %s", said)
+	}
+}
+
+// lie restarts a build node as a liar, and as an honest one after the story.
+func lie(t *testing.T, n *cluster.Node, number string) {
+	t.Helper()
+	ctx := timely(t)
+	n.Use(programs.liar, "PYRSIA_LIE="+number)
+	if err := n.Restart(ctx); err != nil {
+		t.Fatal(err)
+	}
+	connected(t, ctx, n)
+	t.Cleanup(func() {
+		n.Use(programs.pyrsia)
+		if err := n.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// With one liar the two honest nodes publish, and the liar's vote is on the
+// chain as different.
+func TestOneLiar(t *testing.T) {
+	c, ctx := network(t), timely(t)
+	lie(t, c.Node(2), "1")
+	if err := request(ctx, c.Node(0), library("one-liar")); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range c.Nodes() {
+		b, err := n.WaitBuild(ctx, library("one-liar"), func(b control.BuildDetail) bool {
+			return b.State == control.Published && vote(b, c.Node(2)).Vote == control.VoteDifferent
+		})
+		if err != nil {
+			t.Fatalf("%v: %s", err, tally(b))
+		}
+		for _, honest := range c.Nodes()[:2] {
+			if v := vote(b, honest); v.Vote != control.VoteEqual {
+				t.Errorf("%s has %s's vote as %q", n.Name, honest.Name, v.Vote)
+			}
+		}
+	}
+	b, err := c.Regular(0).WaitPublished(ctx, library("one-liar"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantVerified(t, get(t, ctx, c.Regular(0), mavenPath("one-liar")), output(t, b).File)
+}
+
+// With two liars that lie differently nothing is published, and every node
+// tells why.
+func TestTwoLiars(t *testing.T) {
+	c, ctx := network(t), timely(t)
+	lie(t, c.Node(1), "1")
+	lie(t, c.Node(2), "2")
+	if _, err := ask(ctx, c.Node(0), library("two-liars")); err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range c.Nodes() {
+		b, err := n.WaitBuild(ctx, library("two-liars"), func(b control.BuildDetail) bool {
+			return b.State == control.Disagreed || b.State == control.Resting
+		})
+		if err != nil {
+			t.Fatalf("%v: %s", err, tally(b))
+		}
+		digests := map[string]bool{}
+		for _, v := range b.Members {
+			digests[v.Digest] = true
+		}
+		if len(digests) != 3 || digests[""] || b.Reason == "" {
+			t.Errorf("%s tells %s; want three different digests and a reason", n.Name, tally(b))
+		}
+	}
+	if a := get(t, ctx, c.Regular(0), mavenPath("two-liars")); a.status != http.StatusNotFound {
+		t.Errorf("status %d for what is not published, want 404", a.status)
+	}
+}
+
+// With one build node stopped the other two publish; it learns of it when it is
+// back.
+func TestOneStopped(t *testing.T) {
+	c, ctx := network(t), timely(t)
+	if err := c.Node(2).Stop(); err != nil {
+		t.Fatal(err)
+	}
+	if err := request(ctx, c.Node(0), library("stopped")); err != nil {
+		t.Fatal(err)
+	}
+	started(t, c)
+	publishedEverywhere(t, ctx, c, library("stopped"))
+	sameLog(t, ctx, c)
+}
+
+// The asker's upstream serves an altered plug-in, so its lock names it. The
+// honest nodes decline, and the status names the file.
+func TestPoisonedLock(t *testing.T) {
+	c, ctx := network(t), timely(t)
+	world.upstreams.alter(c.Node(0).Name, plugin, []byte("a plug-in that only this node's upstream has\n"))
+	t.Cleanup(func() { world.upstreams.alter(c.Node(0).Name, plugin, world.upstreams.maven[plugin]) })
+	if _, err := ask(ctx, c.Node(0), library("poisoned")); err != nil {
+		t.Fatal(err)
+	}
+	b, err := c.Node(0).WaitBuild(ctx, library("poisoned"), func(b control.BuildDetail) bool {
+		return declines(b, c.Node(1)) && declines(b, c.Node(2))
+	})
+	if err != nil {
+		t.Fatalf("%v: %s", err, tally(b))
+	}
+	if b.State == control.Published || b.AttemptLeaf != (record.Hash{}) {
+		t.Errorf("an attempt with a poisoned lock got onto the chain: %s", tally(b))
+	}
+	if a := get(t, ctx, c.Regular(0), mavenPath("poisoned")); a.status != http.StatusNotFound {
+		t.Errorf("status %d for what is not published, want 404", a.status)
+	}
+}
+
+// declines tells whether a node declined and its reason names the plug-in.
+func declines(b control.BuildDetail, n *cluster.Node) bool {
+	v := vote(b, n)
+	return v.Vote == control.VoteDeclined && strings.Contains(v.Reason, plugin)
+}
+
+// Peers whose disks altered or cut a file are refused, and the bytes come from
+// another one; the client notices nothing.
+func TestCorruptPeers(t *testing.T) {
+	c, ctx := network(t), timely(t)
+	if err := request(ctx, c.Node(0), library("corrupt")); err != nil {
+		t.Fatal(err)
+	}
+	b := allVoted(t, c, "corrupt")
+	file := output(t, b).File
+	flip(t, blob(t, c.Node(0), file.SHA256), file.Size/2)
+	if err := os.Truncate(blob(t, c.Node(1), file.SHA256), file.Size/3); err != nil {
+		t.Fatal(err)
+	}
+	wantVerified(t, get(t, ctx, c.Regular(0), mavenPath("corrupt")), file)
+}
+
+// With no honest source left the client gets a clear refusal, never wrong bytes.
+func TestNoHonestSource(t *testing.T) {
+	c, ctx := network(t), timely(t)
+	if err := request(ctx, c.Node(0), library("corrupted")); err != nil {
+		t.Fatal(err)
+	}
+	b := allVoted(t, c, "corrupted")
+	file := output(t, b).File
+	for _, n := range c.Builders() {
+		flip(t, blob(t, n, file.SHA256), 0)
+	}
+	begun := time.Now()
+	a := get(t, ctx, c.Regular(0), mavenPath("corrupted"))
+	t.Logf("status %d after %s: %.200s", a.status, time.Since(begun).Round(time.Millisecond), a.body)
+	if a.status != http.StatusBadGateway && a.status != http.StatusNotFound || len(a.body) == 0 {
+		t.Errorf("status %d with %d bytes, want 502 or 404 with a reason", a.status, len(a.body))
+	}
+}
+
+// allVoted waits until all build nodes have built the library, and so have its
+// file.
+func allVoted(t *testing.T, c *cluster.Cluster, name string) control.BuildDetail {
+	t.Helper()
+	b, err := c.Node(0).WaitBuild(timely(t), library(name), func(b control.BuildDetail) bool {
+		for _, n := range c.Builders() {
+			if vote(b, n).Vote != control.VoteEqual {
+				return false
+			}
+		}
+		return b.State == control.Published
+	})
+	if err != nil {
+		t.Fatalf("%v: %s", err, tally(b))
+	}
+	return b
+}
