@@ -111,6 +111,9 @@ func (p *Process) PID() int {
 		return 0
 	}
 	args, err := os.ReadFile("/proc/" + strconv.Itoa(known.PID) + "/cmdline")
+	if err == nil && len(args) == 0 {
+		return known.PID // it is between two programs: execve is under way
+	}
 	if err != nil || !slices.Equal(strings.Split(strings.TrimSuffix(string(args), "\x00"), "\x00"), known.Args) {
 		return 0
 	}
