@@ -59,7 +59,8 @@ e2e: demo ## Test: the demo and the slower stories
 	go test -tags slow -timeout 40m -v -run '^TestSlow' ./e2e
 
 bench: setup-test ## Measure what docs/benchmarks.md lists
-	go test -run '^$$' -bench . -benchmem ./modules/... ./e2e
+	go test -run '^$$' -bench . -benchmem -timeout 30m ./modules/...
+	go test -tags bench -run '^TestBench' -v -timeout 15m ./e2e
 
 lint: setup-build ## Format, vet, and the rules of the house (e2e/arch_test.go)
 	@unformatted=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi

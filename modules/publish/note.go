@@ -57,7 +57,7 @@ func (m *Member) HeardNote(n Note) {
 		m.notes[n.key()] = n
 	}
 	m.mu.Unlock()
-	m.changed()
+	m.notify()
 }
 
 // Notes are the newest notes about a recipe.

@@ -124,6 +124,7 @@ type Member struct {
 	notes     map[string]Note        // the newest of each member and subject
 	watchers  map[chan struct{}]bool // told of every change
 	endorsed  map[record.Hash]record.Part
+	sent      map[string]time.Time // when a part was sent last
 	complaint string               // what was last said of the recipes folder
 	revealed  map[record.Hash]bool // attempts whose vote this run has revealed
 }
@@ -143,7 +144,7 @@ func New(config Config, chain Chain, quorum Quorum, store Store, inputs Inputs, 
 		Config: config, chain: chain, quorum: quorum, store: store, inputs: inputs, peers: peers, votes: votes, engine: engine,
 		wake: make(chan struct{}, 1), requests: map[string]*Request{}, heard: map[record.Hash]heard{},
 		jobs: map[string]*job{}, notes: map[string]Note{}, watchers: map[chan struct{}]bool{}, endorsed: map[record.Hash]record.Part{},
-		revealed: map[record.Hash]bool{},
+		revealed: map[record.Hash]bool{}, sent: map[string]time.Time{},
 	}
 	for _, folder := range []string{m.requestFolder(), m.buildFolder("")} {
 		if err := os.MkdirAll(folder, 0o700); err != nil {
@@ -183,12 +184,18 @@ func (m *Member) follow(ctx context.Context) {
 	}
 }
 
-// changed wakes the member and everyone who watches it.
+// changed wakes the member and everyone who watches it. What other members
+// send must not do so by itself, or they would wake each other in circles.
 func (m *Member) changed() {
 	select {
 	case m.wake <- struct{}{}:
 	default:
 	}
+	m.notify()
+}
+
+// notify wakes everyone who watches the member.
+func (m *Member) notify() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for watcher := range m.watchers {
@@ -242,12 +249,11 @@ func (m *Member) endorse() {
 			continue
 		}
 		part, err := m.endorsement(recipe.Change())
-		if err == nil {
-			err = m.quorum.Submit(part)
-		}
 		if err != nil {
 			m.Log.Warn("cannot endorse a recipe", "package", recipe.Package, "error", err)
+			continue
 		}
+		m.submit("endorse "+recipe.Hash().String(), part)
 	}
 }
 
@@ -347,7 +353,7 @@ func (m *Member) driveHeard(ctx context.Context, running *sync.WaitGroup) {
 			continue
 		}
 		if h.holding.Hold != nil {
-			m.submit(h.holding)
+			m.submit("hold "+digest.String(), h.holding)
 			continue
 		}
 		m.start(ctx, running, "hold "+digest.String(), classHold, func(ctx context.Context) error { return m.hold(ctx, digest, h.attempt) })
@@ -373,11 +379,30 @@ func (m *Member) awaited(a record.Attempt) bool {
 	return a.Number == last.Attempt.Number+1
 }
 
-func (m *Member) submit(part record.Part) {
+// submit sends a part, unless the same was sent within Relay: steps come as
+// often as something changes, parts must not. It tells whether it sent it.
+func (m *Member) submit(key string, part record.Part) bool {
+	now := time.Now()
+	m.mu.Lock()
+	recent := now.Sub(m.sent[key]) < m.Relay*9/10
+	if !recent {
+		m.sent[key] = now
+	}
+	if len(m.sent) > maxSent {
+		clear(m.sent)
+	}
+	m.mu.Unlock()
+	if recent {
+		return false
+	}
 	if err := m.quorum.Submit(part); err != nil {
 		m.Log.Warn("cannot send a part", "error", err)
 	}
+	return true
 }
+
+// maxSent bounds the memory of what was sent; forgetting it costs a message.
+const maxSent = 100_000
 
 // hold gets every file of a lock itself, by its proof, and says so. A lock
 // that is not what this node's own upstreams have gets a note instead.
@@ -405,7 +430,7 @@ func (m *Member) hold(ctx context.Context, digest record.Hash, a record.Attempt)
 	h.holding = record.Part{Hold: &record.HoldPart{Attempt: a, Holding: holding}}
 	m.heard[digest] = h
 	m.mu.Unlock()
-	m.submit(h.holding)
+	m.submit("hold "+digest.String(), h.holding)
 	return nil
 }
 
@@ -544,8 +569,9 @@ func (m *Member) vote(a *ledger.Attempt, statement []byte, salt record.Hash) {
 				m.Log.Error("cannot sign a commit", "error", err)
 				return
 			}
-			m.submit(record.Part{Commit: &record.CommitPart{Attempt: a.ID, Commit: commit}})
-			m.tell(Note{Kind: NoteVoting, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number})
+			if m.submit("commit "+a.ID.String(), record.Part{Commit: &record.CommitPart{Attempt: a.ID, Commit: commit}}) {
+				m.tell(Note{Kind: NoteVoting, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number})
+			}
 		}
 		return
 	}
@@ -559,7 +585,7 @@ func (m *Member) vote(a *ledger.Attempt, statement []byte, salt record.Hash) {
 		m.Log.Error("cannot read a file list", "error", err)
 		return
 	}
-	m.submit(record.Part{Reveal: &record.RevealPart{Attestation: attestation, Files: files}})
+	m.submit("reveal "+a.ID.String(), record.Part{Reveal: &record.RevealPart{Attestation: attestation, Files: files}})
 	m.mu.Lock()
 	first := !m.revealed[a.ID]
 	m.revealed[a.ID] = true

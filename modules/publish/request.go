@@ -245,7 +245,7 @@ func (m *Member) ask(a record.Attempt) {
 		m.Log.Error("cannot sign a holding", "error", err)
 		return
 	}
-	m.submit(record.Part{Hold: &record.HoldPart{Attempt: a, Holding: holding}})
+	m.submit("ask "+a.Digest().String(), record.Part{Hold: &record.HoldPart{Attempt: a, Holding: holding}})
 }
 
 // resolve makes the lock of a request and holds it itself.
