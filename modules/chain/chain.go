@@ -59,8 +59,15 @@ const (
 // Buckets are all buckets that a Backend must hold.
 var Buckets = append([]string{bucketMeta, bucketLeaves, bucketHashes, bucketBlocks}, ledger.Buckets...)
 
+// stateVersion is that of what the backend holds. It moves with every change of
+// the state's types and of what the rules write.
+const stateVersion = 1
+
+var headKey = []byte("head")
+
 // head is the end of the chain.
 type head struct {
+	Version  int64           `json:"version"`
 	Height   int64           `json:"height"`
 	Time     int64           `json:"time"`
 	Frontier record.Frontier `json:"frontier"`
@@ -108,17 +115,16 @@ func (c *Chain) found(tx ledger.Tx, genesisLeaf []byte) error {
 		if record.Digest(first) != c.network.Genesis {
 			return fmt.Errorf("%w: its genesis is sha256:%s, the configured one sha256:%s; use another data folder, or mend network.genesis", ErrForeign, record.Digest(first), c.network.Genesis)
 		}
-		if err := ledger.GetJSON(tx, bucketMeta, []byte("head"), &c.head); err != nil {
-			return err
-		}
-		var entry blockEntry
-		if err := ledger.GetJSON(tx, bucketBlocks, be64(c.head.Height), &entry); err != nil {
-			return err
-		}
-		c.note = entry.Note
-		return nil
+		return c.resume(tx)
 	}
-	var h head
+	for _, bucket := range Buckets {
+		empty := true
+		tx.Scan(bucket, nil, func(_, _ []byte) bool { empty = false; return false })
+		if !empty {
+			return fmt.Errorf("%w: it has %s and no genesis", ErrDamaged, bucket)
+		}
+	}
+	h := head{Version: stateVersion}
 	if err := appendLeaf(tx, &h.Frontier, genesisLeaf); err != nil {
 		return err
 	}
@@ -126,7 +132,24 @@ func (c *Chain) found(tx ledger.Tx, genesisLeaf []byte) error {
 		return err
 	}
 	c.head = h
-	return ledger.PutJSON(tx, bucketMeta, []byte("head"), h)
+	return ledger.PutJSON(tx, bucketMeta, headKey, h)
+}
+
+// resume goes on where the backend's chain ends.
+func (c *Chain) resume(r ledger.Reader) error {
+	var h head
+	if err := ledger.GetJSON(r, bucketMeta, headKey, &h); err != nil {
+		return fmt.Errorf("%w: its end: %w", ErrDamaged, err)
+	}
+	if h.Version != stateVersion {
+		return fmt.Errorf("the chain file is of another version of pyrsia (%d, this one is %d); move it away and start again, and the node fetches the chain from its peers", h.Version, stateVersion)
+	}
+	var entry blockEntry
+	if err := ledger.GetJSON(r, bucketBlocks, be64(h.Height), &entry); err != nil {
+		return fmt.Errorf("%w: block %d: %w", ErrDamaged, h.Height, err)
+	}
+	c.head, c.note = h, entry.Note
+	return c.checkEnd(r, h, entry)
 }
 
 // appendLeaf stores a leaf and the tree's hashes that it completes.
@@ -234,14 +257,9 @@ func (c *Chain) Append(certified *record.Certified) error {
 		return fmt.Errorf("append block %d at height %d: %w", header.Height, c.head.Height, ErrStale)
 	}
 	var next head
-	err := c.backend.Update(func(tx ledger.Tx) error {
-		var err error
-		next, err = c.apply(tx, c.head, certified.Block())
-		if err != nil {
-			return err
-		}
-		entry := blockEntry{Size: next.Frontier.Size, Note: certified.Note(), LogSignature: certified.Block().LogSignature}
-		return ledger.PutJSON(tx, bucketBlocks, be64(next.Height), entry)
+	err := c.backend.Update(func(tx ledger.Tx) (err error) {
+		next, err = c.write(tx, certified)
+		return err
 	})
 	if err != nil {
 		return fmt.Errorf("append block %d: %w", header.Height, err)
@@ -250,6 +268,16 @@ func (c *Chain) Append(certified *record.Certified) error {
 	close(c.appended)
 	c.appended = make(chan struct{})
 	return nil
+}
+
+// write applies a certified block after c.head.
+func (c *Chain) write(tx ledger.Tx, certified *record.Certified) (head, error) {
+	next, err := c.apply(tx, c.head, certified.Block())
+	if err != nil {
+		return head{}, err
+	}
+	entry := blockEntry{Size: next.Frontier.Size, Note: certified.Note(), LogSignature: certified.Block().LogSignature}
+	return next, ledger.PutJSON(tx, bucketBlocks, be64(next.Height), entry)
 }
 
 // apply checks every rule for the block and makes its changes in tx.
@@ -261,7 +289,7 @@ func (c *Chain) apply(tx ledger.Tx, before head, block *record.Block) (head, err
 	if err := c.checkHeader(header, before, block); err != nil {
 		return head{}, err
 	}
-	after := head{Height: header.Height, Time: header.Time, Frontier: before.Frontier.Clone()}
+	after := head{Version: stateVersion, Height: header.Height, Time: header.Time, Frontier: before.Frontier.Clone()}
 	rules := ledger.NewRules(tx, c.network, c.set, header.Height, header.Time)
 	for i, data := range block.Leaves {
 		if i < len(block.Leaves)-1 {
@@ -280,7 +308,7 @@ func (c *Chain) apply(tx ledger.Tx, before head, block *record.Block) (head, err
 	if err := rules.End(); err != nil {
 		return head{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
-	return after, ledger.PutJSON(tx, bucketMeta, []byte("head"), after)
+	return after, ledger.PutJSON(tx, bucketMeta, headKey, after)
 }
 
 func (c *Chain) checkHeader(header *record.Header, before head, block *record.Block) error {

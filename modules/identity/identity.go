@@ -63,15 +63,22 @@ func readSeed(path string) ([]byte, error) {
 	if info.Mode().Perm()&0o077 != 0 {
 		return nil, fmt.Errorf("key file %s is readable by others (%s); run: chmod 600 %s", path, info.Mode().Perm(), path)
 	}
+	if info.Size() > 128 {
+		return nil, errSeed(path)
+	}
 	data, err := os.ReadFile(path)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("read key file: %w", err)
 	}
 	seed, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(data)))
 	if err != nil || len(seed) != ed25519.SeedSize {
-		return nil, fmt.Errorf("key file %s does not hold a 32-byte seed as base64; restore it from a backup", path)
+		return nil, errSeed(path)
 	}
 	return seed, nil
+}
+
+func errSeed(path string) error {
+	return fmt.Errorf("key file %s does not hold a 32-byte seed as base64; restore it from a backup", path)
 }
 
 // Create makes new keys in a folder that has none. What must come into being

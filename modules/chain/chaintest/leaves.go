@@ -106,7 +106,12 @@ func (n *Network) Votes(t testing.TB, attempt record.Hash, subjects ...[]record.
 	t.Helper()
 	v := &Votes{network: n, Attempt: attempt}
 	for i := range n.Nodes {
-		built := append([]record.Subject(nil), subjects[min(i, len(subjects)-1)]...)
+		if i >= len(subjects) {
+			v.Statements = append(v.Statements, v.Statements[i-1])
+			v.Lists = append(v.Lists, v.Lists[i-1])
+			continue
+		}
+		built := append([]record.Subject(nil), subjects[i]...)
 		statement, list, err := record.NewStatement(n.Network.Genesis, attempt, built)
 		if err != nil {
 			t.Fatal(err)
@@ -166,10 +171,11 @@ func (v *Votes) Files(i int) []record.Leaf {
 		return nil
 	}
 	const each = 100
+	digest := record.Digest(record.MustMarshal(list))
 	var leaves []record.Leaf
 	for at := 0; at < len(list); at += each {
 		leaves = append(leaves, &record.FilesLeaf{
-			Attempt: v.Attempt, List: record.Digest(record.MustMarshal(list)),
+			Attempt: v.Attempt, List: digest,
 			Part: int64(at / each), Parts: int64((len(list) + each - 1) / each), Files: list[at:min(at+each, len(list))],
 		})
 	}

@@ -1,0 +1,109 @@
+package chain
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pyrsia/appliance/modules/ledger"
+	"github.com/pyrsia/appliance/modules/record"
+	"golang.org/x/mod/sumdb/tlog"
+)
+
+// ErrDamaged is wrapped where the stored chain contradicts itself: a broken
+// disk, or a copy of the file that was taken while it was written to.
+var ErrDamaged = errors.New("the chain file is damaged; move it away and start again, and the node fetches the chain from its peers")
+
+// checkEnd holds the end of the chain to what its quorum signed: the stored
+// hashes have the head's root, and that is the checkpoint's. It reads a few
+// hashes, however long the chain.
+func (c *Chain) checkEnd(r ledger.Reader, h head, entry blockEntry) error {
+	if h.Height < 0 || h.Frontier.Size != entry.Size {
+		return fmt.Errorf("%w: block %d ends at leaf %d, the log at %d", ErrDamaged, h.Height, entry.Size, h.Frontier.Size)
+	}
+	root, err := tlog.TreeHash(h.Frontier.Size, hashReader{r})
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if record.Hash(root) != h.Frontier.Root() {
+		return fmt.Errorf("%w: the stored hashes have another root than the log's end", ErrDamaged)
+	}
+	if h.Height == 0 {
+		return nil
+	}
+	signed, err := record.OpenCheckpoint(entry.Note, c.network.Name, c.network.Genesis, c.set)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if signed.Size != h.Frontier.Size || signed.Root != h.Frontier.Root() {
+		return fmt.Errorf("%w: the last checkpoint is of another log", ErrDamaged)
+	}
+	return nil
+}
+
+// Check verifies everything that is stored, as if it came from a stranger:
+// every block by its quorum and every rule, and that the state is what the
+// leaves add up to. It takes memory for a second state, and as long as a sync.
+// Blocks that are appended while it runs are not looked at.
+func (c *Chain) Check(ctx context.Context) error {
+	end := c.snapshot()
+	again := newOverlay(nothing{})
+	replay := &Chain{network: c.network, set: c.set, genesis: c.genesis}
+	genesis, err := c.Leaf(0)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if err := replay.found(again, genesis); err != nil {
+		return err
+	}
+	for height := int64(1); height <= end.Height; height++ {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if err := c.replay(replay, again, height); err != nil {
+			return fmt.Errorf("%w: block %d: %w", ErrDamaged, height, err)
+		}
+	}
+	if c.Height() != end.Height {
+		return nil // the state moved on; what stands in blocks was checked
+	}
+	return c.backend.View(func(r ledger.Reader) error { return again.equal(r) })
+}
+
+func (c *Chain) replay(into *Chain, tx *overlay, height int64) error {
+	data, err := c.Block(height)
+	if err != nil {
+		return err
+	}
+	certified, err := record.VerifyBlock(c.network, c.set, into.head.Frontier, data)
+	if err != nil {
+		return err
+	}
+	into.head, err = into.write(tx, certified)
+	return err
+}
+
+// nothing is the state before the genesis.
+type nothing struct{}
+
+func (nothing) Get(string, []byte) []byte                         { return nil }
+func (nothing) Scan(string, []byte, func(key, value []byte) bool) {}
+
+// equal tells whether a reader holds exactly the overlay's values.
+func (o *overlay) equal(r ledger.Reader) error {
+	for _, bucket := range Buckets {
+		stored, wrong := 0, ""
+		r.Scan(bucket, nil, func(key, value []byte) bool {
+			stored++
+			if want, ok := o.changes[bucket][string(key)]; !ok || !bytes.Equal(want, value) {
+				wrong = fmt.Sprintf("%x", key)
+			}
+			return wrong == ""
+		})
+		if wrong != "" || stored != len(o.changes[bucket]) {
+			return fmt.Errorf("%w: %s does not hold what the leaves add up to (%d entries of %d, entry %q)", ErrDamaged, bucket, stored, len(o.changes[bucket]), wrong)
+		}
+	}
+	return nil
+}
