@@ -20,10 +20,7 @@ const publications = 7
 
 func init() {
 	for i := range publications {
-		libraries[fmt.Sprintf("bench-%d", i)] = struct {
-			resolve  string
-			commands []string
-		}{}
+		libraries[fmt.Sprintf("bench-%d", i)] = story{}
 	}
 }
 

@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -41,12 +43,19 @@ func run(m *testing.M) (code int, err error) {
 	return m.Run(), nil
 }
 
+// raceVariable names the environment variable that, when it is not empty, has
+// the nodes built with the race detector.
+const raceVariable = "PYRSIA_RACE"
+
 // buildPrograms builds what the stories start, as the release is built.
 func buildPrograms(ctx context.Context, folder string) error {
 	programs.pyrsia, programs.liar = filepath.Join(folder, "pyrsia"), filepath.Join(folder, "liar")
 	for program, pkg := range map[string]string{programs.pyrsia: "../appliance/cmd/pyrsia", programs.liar: "./cmd/liar"} {
 		command := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", program, pkg)
 		command.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if os.Getenv(raceVariable) != "" {
+			command = exec.CommandContext(ctx, "go", "build", "-race", "-o", program, pkg)
+		}
 		if out, err := command.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w\n%s", pkg, err, out)
 		}
@@ -139,7 +148,8 @@ func (w *shared) close(keep bool) error {
 	if err := w.cluster.Stop(); err != nil {
 		return err
 	}
-	if keep {
+	races := w.races()
+	if keep || races != nil {
 		logs := filepath.Join(os.TempDir(), "pyrsia-e2e-logs")
 		for _, n := range w.cluster.Nodes() {
 			if data, err := os.ReadFile(n.Log()); err == nil && os.MkdirAll(logs, 0o755) == nil {
@@ -148,5 +158,16 @@ func (w *shared) close(keep bool) error {
 		}
 		fmt.Fprintln(os.Stderr, "e2e: the nodes' logs are in", logs)
 	}
-	return buildkittest.Remove(w.folder)
+	return errors.Join(races, buildkittest.Remove(w.folder))
+}
+
+// races is an error if a node that was built with the race detector found one.
+func (w *shared) races() error {
+	var found error
+	for _, n := range w.cluster.Nodes() {
+		if data, err := os.ReadFile(n.Log()); err == nil && bytes.Contains(data, []byte("WARNING: DATA RACE")) {
+			found = errors.Join(found, fmt.Errorf("%s has a data race; see its log", n.Name))
+		}
+	}
+	return found
 }

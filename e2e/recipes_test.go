@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/pyrsia/appliance/modules/artifact"
 )
@@ -50,23 +51,29 @@ const plugin = "e2e/plugin/1/plugin-1.jar"
 // found, and from the local repository in the build itself.
 const takePlugin = `busybox wget -q -O plugin.jar http://127.0.0.1:7889/` + plugin + ` || cp /m2/` + plugin + ` plugin.jar`
 
+// story is a story's package.
+type story struct {
+	resolve  string
+	commands []string
+	source   string // SHA-256 of the source, "" for the right one
+}
+
 // libraries are the packages of the stories, each with its commands. A recipe
 // of a few seconds: a source archive, a plug-in, and one output of 1 MiB so
 // that the file has many chunks.
-var libraries = map[string]struct {
-	resolve  string
-	commands []string
-}{
-	"honest":    {"maven", []string{takePlugin}},
-	"one-liar":  {},
-	"two-liars": {},
-	"stopped":   {},
-	"poisoned":  {"maven", []string{takePlugin}},
-	"corrupt":   {},
-	"corrupted": {},
+var libraries = map[string]story{
+	"honest":       {resolve: "maven", commands: []string{takePlugin}},
+	"one-liar":     {},
+	"two-liars":    {},
+	"stopped":      {},
+	"poisoned":     {resolve: "maven", commands: []string{takePlugin}},
+	"corrupt":      {},
+	"corrupted":    {},
+	"other-source": {source: strings.Repeat("7", 64)},
+	"broken":       {commands: []string{"echo this recipe cannot work", "exit 3"}},
 	// Different words, or BuildKit would take the second from its cache.
-	"kill-build": {"", []string{"sleep 8; : one killed"}},
-	"kill-all":   {"", []string{"sleep 8; : all killed"}},
+	"kill-build": {commands: []string{"sleep 8; : one killed"}},
+	"kill-all":   {commands: []string{"sleep 8; : all killed"}},
 	"kill-order": {},
 	"kill-vote1": {}, "kill-vote2": {}, "kill-vote3": {}, "kill-vote4": {}, "kill-vote5": {},
 }
@@ -95,6 +102,9 @@ func writeRecipes(folder string, u *upstreams) error {
 	}
 	failures := []error{os.WriteFile(filepath.Join(folder, "tiny.hcl"), []byte(builderRecipe), 0o644)}
 	for name, l := range libraries {
+		if l.source == "" {
+			l.source = sha256Hex(source)
+		}
 		text := fmt.Sprintf(`recipe %q {
   platform  = "linux/amd64"
   builder   = %q
@@ -113,7 +123,7 @@ func writeRecipes(folder string, u *upstreams) error {
   environment { work_dir = "/work" }
 
   commands = [
-`, sha256Hex(source))
+`, l.source)
 		for _, c := range append(append([]string{}, l.commands...), fmt.Sprintf(makeJar, name)) {
 			text += fmt.Sprintf("    %q,\n", c)
 		}

@@ -111,6 +111,12 @@ func (a *Attempt) Active(headerTime int64) bool {
 	return (a.Status == StatusOpen || a.Status == StatusCommitted) && headerTime <= a.Attempt.Deadline
 }
 
+// Open tells whether a member's build still says something: while the attempt
+// is active, and, late, after its publication until its deadline.
+func (a *Attempt) Open(headerTime int64) bool {
+	return a.Active(headerTime) || (a.Status == StatusPublished && headerTime <= a.Attempt.Deadline)
+}
+
 // Committed is the value that a member committed to.
 func (a *Attempt) Committed(id record.Identity) (record.Hash, bool) {
 	for _, c := range a.Commits {
@@ -131,8 +137,8 @@ func (a *Attempt) VoteOf(id record.Identity) (Vote, bool) {
 	return Vote{}, false
 }
 
-// Agreeing counts the members whose vote is the published statement, without
-// late ones.
+// Agreeing counts the members whose vote is the published statement. Late
+// votes do not count: they may be copies.
 func (a *Attempt) Agreeing() (n int) {
 	for _, v := range a.Votes {
 		if v.Statement == a.Published && !v.Late {

@@ -552,7 +552,7 @@ func (m *Member) driveAttempt(ctx context.Context, running *sync.WaitGroup, a *l
 		m.vote(a, statement, salt)
 		return
 	}
-	if a.Active(m.chain.Time()) {
+	if a.Open(m.chain.Time()) {
 		m.start(ctx, running, buildKey(a.ID), classBuild, func(ctx context.Context) error { return m.build(ctx, a) })
 	}
 }
