@@ -10,6 +10,7 @@ import (
 	"sort"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/build"
@@ -243,7 +244,16 @@ func (n *Node) note(from record.Identity, data []byte) {
 	if len(data) > 2*publish.MaxNoteText || json.Unmarshal(data, &note) != nil || note.From != from {
 		return
 	}
+	note.Text = strings.Map(printable, note.Text)
 	n.member.HeardNote(note)
+}
+
+// printable keeps other members' words from steering a terminal.
+func printable(r rune) rune {
+	if r == '\n' || unicode.IsPrint(r) {
+		return r
+	}
+	return '\ufffd'
 }
 
 // waiting is what waits for more members. A service that does not answer at

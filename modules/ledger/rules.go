@@ -3,6 +3,7 @@ package ledger
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
 
 	"github.com/pyrsia/appliance/modules/artifact"
@@ -78,6 +79,9 @@ func (r *Rules) recipe(index int64, leaf *record.RecipeLeaf) error {
 	if _, err := artifact.ParsePURL(string(change.Package)); err != nil {
 		return err
 	}
+	if err := checkImage(change.Package); err != nil {
+		return err
+	}
 	if err := checkNames(change.Files); err != nil {
 		return err
 	}
@@ -97,6 +101,21 @@ func (r *Rules) recipe(index int64, leaf *record.RecipeLeaf) error {
 		}
 	}
 	return r.adopt(Recipe{Hash: hash, Leaf: index, Height: r.height, Package: change.Package, Files: change.Files, Live: true, Recipe: change.Recipe})
+}
+
+// tagForm is a tag of the OCI distribution specification.
+var tagForm = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}$`)
+
+// checkImage refuses an image's package that has other spellings: one tag of
+// one repository is one package, or two recipes could move it.
+func checkImage(pkg artifact.PURL) error {
+	if pkg.Type() != "docker" {
+		return nil
+	}
+	if pkg != artifact.DockerPURL(pkg.Repository(), pkg.Version()) || !tagForm.MatchString(pkg.Version()) {
+		return fmt.Errorf("%w: %s is not pkg:docker/<repository>@<tag>", errRule, pkg)
+	}
+	return nil
 }
 
 func checkNames(names []artifact.Name) error {

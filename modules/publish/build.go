@@ -83,6 +83,10 @@ func (m *Member) keep(ctx context.Context, a *ledger.Attempt, files []build.File
 	if err != nil {
 		return err
 	}
+	// A list of an earlier, interrupted build must not outlive it.
+	if err := os.Remove(m.buildFolder(a.ID.String() + ".files")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("keep outputs: %w", err)
+	}
 	if list != nil {
 		// The list must be at hand before the outcome that names it.
 		if err := m.writeFile(m.buildFolder(a.ID.String()+".files"), record.MustMarshal(list)); err != nil {

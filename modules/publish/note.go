@@ -53,11 +53,34 @@ func (m *Member) HeardNote(n Note) {
 	}
 	n.At = time.Now().UnixMilli()
 	m.mu.Lock()
-	if _, known := m.notes[n.key()]; known || len(m.notes) < 10_000 {
-		m.notes[n.key()] = n
-	}
+	m.makeRoom(n)
+	m.notes[n.key()] = n
 	m.mu.Unlock()
 	m.notify()
+}
+
+// maxNotes bounds the notes kept of one member.
+const maxNotes = 500
+
+// makeRoom drops the oldest note of a member that has too many, so that nobody
+// can crowd out another. mu is held.
+func (m *Member) makeRoom(n Note) {
+	if _, known := m.notes[n.key()]; known {
+		return
+	}
+	count, oldest := 0, Note{At: n.At}
+	for _, other := range m.notes {
+		if other.From != n.From {
+			continue
+		}
+		count++
+		if other.At <= oldest.At {
+			oldest = other
+		}
+	}
+	if count >= maxNotes {
+		delete(m.notes, oldest.key())
+	}
 }
 
 // Notes are the newest notes about a recipe.

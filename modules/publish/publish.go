@@ -301,7 +301,7 @@ func (m *Member) Heard(part record.Part) {
 		return
 	}
 	a, from := part.Hold.Attempt, part.Hold.Holding.Identity
-	if !m.builds(a.Platform) || a.Engine != m.engine.Name() || !m.listens(a, from) {
+	if !m.builds(a.Platform) || a.Engine != m.engine.Name() || !m.sane(a) || !m.listens(a, from) {
 		return
 	}
 	if err := part.Hold.Holding.Check(m.chain.Network().Genesis, m.chain.Set(), a); err != nil {
@@ -312,6 +312,16 @@ func (m *Member) Heard(part record.Part) {
 	m.mu.Unlock()
 	m.changed()
 }
+
+// sane tells whether there is time to build before the attempt's deadline, and
+// no more than the rules allow: an attempt that must expire spends a number.
+func (m *Member) sane(a record.Attempt) bool {
+	left := a.Deadline - time.Now().UnixMilli()
+	return left > minDeadline.Milliseconds() && left <= ledger.MaxDeadline && m.awaited(a)
+}
+
+// minDeadline is the least time that a member takes part for.
+const minDeadline = time.Minute
 
 // listens tells whether the attempt is new here and the member has not asked
 // for too many.
@@ -376,7 +386,8 @@ func (m *Member) awaited(a record.Attempt) bool {
 	if err != nil {
 		return a.Number == 1
 	}
-	return a.Number == last.Attempt.Number+1
+	over := last.Status == ledger.StatusDisagreed || last.Expired(max(m.chain.Time(), time.Now().UnixMilli()))
+	return a.Number == last.Attempt.Number+1 && over
 }
 
 // submit sends a part, unless the same was sent within Relay: steps come as

@@ -76,12 +76,32 @@ const (
 // MaxMessage is the largest message in bytes.
 const MaxMessage = record.MaxMessage + 1
 
-// These bound the messages that wait for the loop. What does not fit is
-// lost, and sent again by its member's next tick.
+// These bound what waits for the loop: of everybody, and of one member, so that
+// none can crowd out another. What does not fit is lost, and sent again by its
+// member's next tick.
 const (
-	inboxSize  = 4096
-	inboxBytes = 64 << 20
+	inboxSize   = 4096
+	memberSize  = 256
+	memberBytes = 16 << 20
 )
+
+// queue counts what waits of one member. One message may always wait, however
+// large.
+type queue struct{ messages, bytes atomic.Int64 }
+
+func (q *queue) enter(size int64) bool {
+	messages, bytes := q.messages.Add(1), q.bytes.Add(size)
+	if messages <= memberSize && (bytes <= memberBytes || messages == 1) {
+		return true
+	}
+	q.leave(size)
+	return false
+}
+
+func (q *queue) leave(size int64) {
+	q.messages.Add(-1)
+	q.bytes.Add(-size)
+}
 
 // Service runs the agreement on a member.
 type Service struct {
@@ -90,31 +110,35 @@ type Service struct {
 	transport Transport
 	file      VoteFile
 	inbox     chan func(*loop)
-	waiting   atomic.Int64 // bytes of messages in the inbox
+	queues    map[record.Identity]*queue // of each other member; only read
 }
 
 // New makes the service; it starts nothing.
 func New(config Config, chain Chain, transport Transport, file VoteFile) *Service {
-	return &Service{Config: config, chain: chain, transport: transport, file: file, inbox: make(chan func(*loop), inboxSize)}
+	s := &Service{
+		Config: config, chain: chain, transport: transport, file: file,
+		inbox: make(chan func(*loop), inboxSize), queues: map[record.Identity]*queue{},
+	}
+	for _, node := range chain.Set().Nodes {
+		s.queues[node.Identity] = new(queue)
+	}
+	return s
 }
 
 // Receive takes a message of another member. It never blocks; from is what the
 // transport authenticated.
 func (s *Service) Receive(from record.Identity, message []byte) {
-	if len(message) == 0 || len(message) > MaxMessage {
-		return
-	}
+	q, member := s.queues[from]
 	size := int64(len(message))
-	if s.waiting.Add(size) > inboxBytes {
-		s.waiting.Add(-size)
+	if !member || size == 0 || size > MaxMessage || !q.enter(size) {
 		return
 	}
 	queued := s.post(func(l *loop) {
-		s.waiting.Add(-size)
+		q.leave(size)
 		l.receive(from, message)
 	})
 	if !queued {
-		s.waiting.Add(-size)
+		q.leave(size)
 	}
 }
 
@@ -227,8 +251,8 @@ func (s *Service) Serve(ctx context.Context) error {
 		case <-grown:
 			l.start()
 		case <-tick.C:
-			l.dirty = true
 			l.step(order.Tick{})
+			l.lookForWork() // also when messages never stop coming
 		}
 	}
 	return l.fatal
@@ -352,9 +376,6 @@ func (l *loop) encode(message record.Message) ([]byte, bool) {
 }
 
 func (l *loop) receive(from record.Identity, message []byte) {
-	if _, member := l.chain.Set().Node(from); !member {
-		return
-	}
 	switch message[0] {
 	case kindOrder:
 		decoded, err := record.DecodeMessage(message[1:])

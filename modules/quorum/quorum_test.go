@@ -236,16 +236,13 @@ func TestLossDelaysAndLosesNothing(t *testing.T) {
 		return count%3 == 0
 	}
 	net.startAll()
-	for _, m := range net.members[:3] {
-		net.endorse(m, "one")
-	}
 	// An endorsement that got lost is sent again by publish; here by hand.
-	for range 5 {
+	waitFor(t, func() bool {
 		for _, m := range net.members[:3] {
 			net.endorse(m, "one")
 		}
-	}
-	net.waitRecipe(net.members[0], "one")
+		return net.hasRecipe(net.members[0], "one")
+	})
 }
 
 func TestRestartOfAllMidway(t *testing.T) {
