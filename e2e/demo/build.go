@@ -95,8 +95,8 @@ func (d *demo) request(ctx context.Context, client *control.Client, purl artifac
 	others, stop := context.WithCancel(ctx)
 	doing := new(doing)
 	var watchers sync.WaitGroup
-	for _, n := range d.cluster.Builders()[1:] {
-		watchers.Go(func() { doing.watch(others, n, purl) })
+	for _, n := range d.cluster.Builders() {
+		watchers.Go(func() { doing.watch(others, n, purl, func() { d.out.progress(doing.String()) }) })
 	}
 	defer watchers.Wait()
 	defer stop()
@@ -105,9 +105,10 @@ func (d *demo) request(ctx context.Context, client *control.Client, purl artifac
 		if b.State != last.State {
 			d.out.say("%s", b.State)
 		}
+		if said := votes(b); said != "" && said != votes(last) {
+			d.out.say("%s", said)
+		}
 		last = b
-		doing.set(d.cluster.Node(0).Name, b.Step)
-		d.out.progress(strings.Join(nonEmpty(doing.String(), votes(b)), "; "))
 		return nil
 	})
 	if err != nil {
@@ -159,17 +160,7 @@ func votes(b control.Build) string {
 	return strings.Join(all, ", ")
 }
 
-func nonEmpty(texts ...string) []string {
-	var all []string
-	for _, t := range texts {
-		if t != "" {
-			all = append(all, t)
-		}
-	}
-	return all
-}
-
-// doing is what each node does for a build now.
+// doing is the last line that each node wrote about a build.
 type doing struct {
 	mu    sync.Mutex
 	order []string
@@ -194,21 +185,22 @@ func (d *doing) String() string {
 	var all []string
 	for _, node := range d.order {
 		if d.steps[node] != "" {
-			all = append(all, node+": "+d.steps[node])
+			all = append(all, node+": "+cut(d.steps[node], 44))
 		}
 	}
-	return strings.Join(all, ", ")
+	return strings.Join(all, " | ")
 }
 
-// watch follows the build on a node that learns of it only from the chain.
-func (d *doing) watch(ctx context.Context, n *cluster.Node, purl artifact.PURL) {
+// watch follows what a node's own build writes. A node that did not ask learns
+// of the build only from the chain, so it is asked again until ctx is over.
+func (d *doing) watch(ctx context.Context, n *cluster.Node, purl artifact.PURL, tell func()) {
 	client := n.Client()
 	defer client.Close()
 	cluster.Until(ctx, func() (bool, error) {
-		client.WatchBuild(ctx, string(purl), func(b control.Build) error {
-			d.set(n.Name, b.Step)
-			return nil
-		})
+		client.BuildLogs(ctx, string(purl), true, &lines{tell: func(line string) {
+			d.set(n.Name, line)
+			tell()
+		}})
 		return false, nil
 	})
 }

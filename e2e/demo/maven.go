@@ -6,11 +6,13 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"time"
 
@@ -167,7 +169,7 @@ func (d *demo) runLogged(command *exec.Cmd, log string) error {
 		return err
 	}
 	defer file.Close()
-	lines := &lines{file: file, tell: func(line string) { d.out.progress(filepath.Base(command.Path) + ": " + line) }}
+	lines := &lines{to: file, tell: func(line string) { d.out.progress(filepath.Base(command.Path) + ": " + line) }}
 	command.Stdout, command.Stderr = lines, lines
 	if err := command.Run(); err != nil {
 		return fmt.Errorf("%s: %w: %s (see %s)", strings.Join(command.Args[:min(2, len(command.Args))], " "), err, lines.complaint(), log)
@@ -175,10 +177,13 @@ func (d *demo) runLogged(command *exec.Cmd, log string) error {
 	return nil
 }
 
-// lines writes to a file and tells each line. Only the goroutine of a command's
-// output uses it.
+// colours are a terminal's escape sequences.
+var colours = regexp.MustCompile("\x1b\\[[0-9;]*[A-Za-z]")
+
+// lines passes on what is written, and tells each line. Only one goroutine
+// writes.
 type lines struct {
-	file  *os.File
+	to    io.Writer // nil for nobody
 	tell  func(string)
 	rest  []byte // of a line that has no end yet
 	last  string
@@ -191,10 +196,10 @@ func (l *lines) Write(p []byte) (int, error) {
 	for {
 		line, rest, found := bytes.Cut(l.rest, []byte("\n"))
 		if !found {
-			return l.file.Write(p)
+			break
 		}
 		l.rest = rest
-		text := strings.TrimSpace(string(line))
+		text := strings.TrimSpace(colours.ReplaceAllString(string(line), ""))
 		if text == "" {
 			continue
 		}
@@ -204,6 +209,10 @@ func (l *lines) Write(p []byte) (int, error) {
 		}
 		l.tell(text)
 	}
+	if l.to == nil {
+		return len(p), nil
+	}
+	return l.to.Write(p)
 }
 
 func (l *lines) complaint() string {

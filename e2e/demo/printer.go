@@ -26,7 +26,7 @@ type printer struct {
 
 // quiet is the least time between two lines of progress where there is no
 // terminal.
-const quiet = 5 * time.Second
+const quiet = 10 * time.Second
 
 func newPrinter(out *os.File) *printer {
 	info, err := out.Stat()
@@ -67,7 +67,7 @@ func (p *printer) progress(text string) {
 	if p.terminal {
 		p.clear()
 		p.live = text
-		fmt.Fprint(p.out, "    "+elapsed(p.step)+"  "+cut(text, 110))
+		fmt.Fprint(p.out, "    "+elapsed(p.step)+"  "+cut(text, 160))
 		return
 	}
 	if text == p.live || time.Since(p.wrote) < quiet {
