@@ -13,8 +13,8 @@ MAKEFLAGS   += --no-print-directory
 
 # A Go that is older than go.mod wants fetches the right one by itself, checked
 # against the checksum database; one that cannot is replaced by setup.sh.
-export PATH        := $(CURDIR)/.tools/go/bin:$(PATH)
-export GOTOOLCHAIN ?= auto
+export PATH        := $(CURDIR)/.tools/go/bin:$(PATH):/usr/local/sbin:/usr/sbin:/sbin
+export GOTOOLCHAIN := auto
 export GOFLAGS     := -buildvcs=false $(filter-out -buildvcs=%,$(GOFLAGS))
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
@@ -25,7 +25,7 @@ PACKAGES = $$(go list ./... | grep -v '/e2e$$')
 .PHONY: help build demo demo-stop demo-clean test e2e bench lint fuzz clean setup-build setup-test setup-demo
 
 help: ## Show what there is to make
-	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s$$'\t'
+	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s$$'\t'
 
 setup-build setup-test setup-demo:
 	@e2e/setup.sh $(@:setup-%=%)

@@ -6,6 +6,9 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+# A plain su leaves root without the folders that dockerd and runc are in.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
+
 fail() { echo "make: $*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
@@ -24,7 +27,7 @@ wanted=(git:git /etc/ssl/certs/ca-certificates.crt:ca-certificates)
 have go || wanted+=(go:golang-go)
 case $purpose in
 test | demo) wanted+=(runc:runc) ;;&
-test) wanted+=(gcc:gcc /usr/include/stdlib.h:libc6-dev) ;;
+test) wanted+=(gcc:gcc /usr/include/stdlib.h:libc6-dev skopeo:skopeo mvn:maven java:default-jdk-headless) ;;
 demo) wanted+=(dockerd:docker.io /usr/bin/docker:docker-cli skopeo:skopeo mvn:maven javac:default-jdk-headless) ;;
 esac
 
@@ -74,7 +77,9 @@ else
 	echo "fetching Go $need (this machine has $version)"
 	arch=$(GOFLAGS= go env GOARCH)
 	module=golang.org/toolchain@v0.0.1-go$need.linux-$arch
-	folder=$(cd / && GOFLAGS=-modcacherw GO111MODULE=on go mod download -json "$module" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')
+	answer=$(cd / && GOFLAGS=-modcacherw GO111MODULE=on go mod download -json "$module" || true)
+	folder=$(sed -n 's/^\t"Dir": "\(.*\)",$/\1/p' <<<"$answer")
+	[ -d "$folder" ] || sed -n 's/^\t"Error": "\(.*\)",\{0,1\}$/\1/p' <<<"$answer" >&2
 	[ -d "$folder" ] || fail "Go $version could not fetch Go $need; see 'go env GOPROXY', or install Go $need"
 	# The module has no executable bits and a go.mod under another name, as the
 	# module system wants; go's own toolchain switch mends the same two things.

@@ -3,6 +3,7 @@ package record
 import (
 	"bytes"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"regexp"
 	"strconv"
@@ -11,6 +12,9 @@ import (
 	"github.com/pyrsia/appliance/modules/artifact"
 	"golang.org/x/mod/sumdb/tlog"
 )
+
+// ErrNotProven is wrapped where a good proof is not one of what is asked.
+var ErrNotProven = errors.New("the proof is of something else")
 
 // Bundle is everything that proves a published file without a network: a
 // C2SP tlog-proof of its publish leaf, whose extra data carries the leaves.
@@ -114,7 +118,7 @@ func VerifyBundle(data []byte, genesis Hash, file artifact.Descriptor) (*Verdict
 		return nil, err
 	}
 	if Digest(b.Extra.Genesis) != genesis {
-		return nil, fmt.Errorf("proof: %w: it is for the network sha256:%s, not sha256:%s", ErrMalformed, Digest(b.Extra.Genesis), genesis)
+		return nil, fmt.Errorf("%w: it is for the network sha256:%s, not sha256:%s; give the genesis of its own network, if you trust that", ErrNotProven, Digest(b.Extra.Genesis), genesis)
 	}
 	// The node records' own signatures say that the founders had the keys. Nodes
 	// run on no genesis without them; for a verifier the pinned hash says as
@@ -255,7 +259,7 @@ func (b *Bundle) checkPublication(signed *SignedCheckpoint, genesis Hash, set *S
 			return nil
 		}
 	}
-	return fmt.Errorf("proof: %w: the publication does not name a file with sha256 %s", ErrMalformed, file.SHA256)
+	return fmt.Errorf("%w: the publication does not name a file with sha256 %s; get file and proof again, from one node", ErrNotProven, file.SHA256)
 }
 
 func (b *Bundle) subjects(signed *SignedCheckpoint, statement *Statement) ([]Subject, error) {

@@ -105,7 +105,7 @@ func TestVerifyBundleRefuses(t *testing.T) {
 				}
 				return
 			}
-			if verdict != nil || !errors.Is(err, record.ErrMalformed) || !strings.Contains(err.Error(), test.want) {
+			if verdict != nil || !(errors.Is(err, record.ErrMalformed) || errors.Is(err, record.ErrNotProven)) || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("verdict %+v, error %v, want %q", verdict, err, test.want)
 			}
 		})
@@ -202,7 +202,7 @@ func TestDecodeBundleRefuses(t *testing.T) {
 		"only empty lines":   strings.Repeat("\n", 1<<20),
 		"index before extra": strings.Replace(strings.Replace(good, "extra ", "index ", 1), "index 7", "extra 7", 1),
 	} {
-		if _, err := record.DecodeBundle([]byte(data)); !errors.Is(err, record.ErrMalformed) {
+		if _, err := record.DecodeBundle([]byte(data)); !(errors.Is(err, record.ErrMalformed) || errors.Is(err, record.ErrNotProven)) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
