@@ -79,7 +79,7 @@ func mvn(t *testing.T, url string) (repository, output string, err error) {
 	t.Helper()
 	path, err := exec.LookPath("mvn")
 	if err != nil {
-		t.Skip("mvn is not installed")
+		t.Fatal("mvn is not installed; run: apt-get install maven (make test does)")
 	}
 	folder := t.TempDir()
 	repository = filepath.Join(folder, "repository")

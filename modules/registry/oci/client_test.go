@@ -33,7 +33,7 @@ func skopeo(t *testing.T, arguments ...string) string {
 	t.Helper()
 	path, err := exec.LookPath("skopeo")
 	if err != nil {
-		t.Skip("skopeo is not installed")
+		t.Fatal("skopeo is not installed; run: apt-get install skopeo (make test does)")
 	}
 	var out, errors bytes.Buffer
 	command := exec.CommandContext(t.Context(), path, arguments...)
