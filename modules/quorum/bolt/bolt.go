@@ -22,6 +22,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"sync"
 	"time"
 
@@ -171,6 +172,8 @@ func open(path string) (*File, error) {
 
 func openDB(path string) (db *bbolt.DB, err error) {
 	defer damaged(&err)
+	// bbolt maps the file; what is missing of it is a fault, not an error.
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	// The size on disk tells bbolt nothing; a file that lost its end would be
 	// read beyond it.
 	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, OpenFile: openExisting})
@@ -206,6 +209,7 @@ func damaged(err *error) {
 // check reads the whole file.
 func (f *File) check() (err error) {
 	defer damaged(&err)
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	err = f.db.View(func(tx *bbolt.Tx) error {
 		info, err := os.Stat(f.db.Path())
 		if err != nil {
