@@ -22,7 +22,7 @@ BIN     := bin
 DEMO    := .demo
 PACKAGES = $$(go list ./... | grep -v '/e2e$$')
 
-.PHONY: help build demo demo-stop demo-clean test e2e bench lint fuzz clean setup-build setup-test setup-demo
+.PHONY: help build demo demo-stop demo-clean test e2e bench lint clean setup-build setup-test setup-demo
 
 help: ## Show what there is to make
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s$$'\t'
