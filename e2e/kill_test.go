@@ -17,8 +17,7 @@ import (
 )
 
 // Two of three build nodes are killed while they build, one after the other.
-// After its restart each builds again: without one of them there is no
-// majority.
+// After its restart each builds again, and its vote is as good as the others'.
 func TestKilledWhileBuilding(t *testing.T) {
 	c, ctx := network(t), timely(t)
 	purl := library("kill-build")
@@ -40,6 +39,7 @@ func TestKilledWhileBuilding(t *testing.T) {
 	}
 	started(t, c)
 	publishedEverywhere(t, ctx, c, purl)
+	allVoted(t, c, "kill-build")
 	sameLog(t, ctx, c)
 }
 
@@ -61,6 +61,7 @@ func TestAllKilled(t *testing.T) {
 	}
 	started(t, c)
 	publishedEverywhere(t, ctx, c, purl)
+	allVoted(t, c, "kill-all")
 	sameLog(t, ctx, c)
 }
 
@@ -71,7 +72,8 @@ func TestKilledBetweenCommitAndReveal(t *testing.T) {
 	c, ctx := network(t), timely(t)
 	// The time between the two is short, so that one try may come too late.
 	for try := 1; try <= 5; try++ {
-		purl := library(fmt.Sprintf("kill-vote%d", try))
+		name := fmt.Sprintf("kill-vote%d", try)
+		purl := library(name)
 		if _, err := ask(ctx, c.Node(0), purl); err != nil {
 			t.Fatal(err)
 		}
@@ -96,6 +98,7 @@ func TestKilledBetweenCommitAndReveal(t *testing.T) {
 		t.Logf("try %d: killed when the build was %s", try, b.State)
 		started(t, c)
 		publishedEverywhere(t, ctx, c, purl)
+		allVoted(t, c, name)
 		if hit {
 			sameLog(t, ctx, c)
 			return
@@ -144,6 +147,7 @@ func TestKilledWhileABlockIsAgreed(t *testing.T) {
 	}
 	started(t, c)
 	publishedEverywhere(t, ctx, c, purl)
+	allVoted(t, c, "kill-order")
 	sameLog(t, ctx, c)
 }
 
