@@ -194,6 +194,9 @@ func (c *Cluster) found(ctx context.Context) error {
 	}
 	arguments := []string{"network", "init", c.spec.Name, "--json", "--allow-small", "--output", c.file("genesis.json")}
 	for _, n := range c.nodes {
+		if _, err := os.Stat(n.file("data", "chain.db")); err == nil {
+			return fmt.Errorf("%s has the chain of a network that %s does not name; remove %s to begin anew", n.file("data"), c.file("cluster.json"), c.spec.Folder)
+		}
 		if err := os.MkdirAll(n.file(), 0o755); err != nil {
 			return err
 		}

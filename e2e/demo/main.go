@@ -71,6 +71,7 @@ type demo struct {
 	cluster *cluster.Cluster
 	docker  *docker
 	out     *printer
+	locked  *os.File // held until the program ends
 
 	image   *published // the builder image
 	library *published // the Maven library
@@ -102,7 +103,26 @@ func newDemo(folder, bin, recipes string) (*demo, error) {
 	return d, errors.Join(failures...)
 }
 
+// lock keeps a second driver out of the folder until this program ends.
+func (d *demo) lock() error {
+	if err := os.MkdirAll(d.folder, 0o755); err != nil {
+		return fmt.Errorf("make the demo's folder: %w", err)
+	}
+	file, err := os.OpenFile(filepath.Join(d.folder, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fmt.Errorf("another `make demo` works in %s; wait for it, or interrupt it", d.folder)
+	}
+	d.locked = file
+	return nil
+}
+
 func (d *demo) stop() error {
+	if err := d.lock(); err != nil {
+		return err
+	}
 	c, err := cluster.Open(d.spec)
 	if err != nil {
 		return err
@@ -115,12 +135,17 @@ func (d *demo) stop() error {
 }
 
 func (d *demo) clean() error {
-	// A cluster that cannot be read any more still has processes; none of its
-	// state is needed to find them.
-	os.Remove(filepath.Join(d.spec.Folder, "cluster.json"))
+	if err := d.lock(); err != nil {
+		return err
+	}
 	c, err := cluster.Open(d.spec)
 	if err != nil {
-		return err
+		// A cluster that cannot be read any more still has processes; no state is
+		// needed to find them.
+		os.Remove(filepath.Join(d.spec.Folder, "cluster.json"))
+		if c, err = cluster.Open(d.spec); err != nil {
+			return err
+		}
 	}
 	if err := errors.Join(d.docker.stop(), c.Stop()); err != nil {
 		return err

@@ -41,6 +41,9 @@ func (d *demo) up(ctx context.Context) error {
 	if err := d.check(); err != nil {
 		return err
 	}
+	if err := d.lock(); err != nil {
+		return err
+	}
 	for _, step := range []struct {
 		what string
 		do   func(context.Context) error
