@@ -61,7 +61,7 @@ var Buckets = append([]string{bucketMeta, bucketLeaves, bucketHashes, bucketBloc
 
 // stateVersion is that of what the backend holds. It moves with every change of
 // the state's types and of what the rules write.
-const stateVersion = 1
+const stateVersion = 2
 
 var headKey = []byte("head")
 
@@ -71,6 +71,18 @@ type head struct {
 	Height   int64           `json:"height"`
 	Time     int64           `json:"time"`
 	Frontier record.Frontier `json:"frontier"`
+
+	// Not stored: read from the state.
+	set, next *record.Set // of the next block, and of the one after it
+}
+
+// load reads the sets that follow the head.
+func (h *head) load(r ledger.Reader) (err error) {
+	if h.set, err = ledger.SetAt(r, h.Height+1); err != nil {
+		return err
+	}
+	h.next, err = ledger.SetAt(r, h.Height+2)
+	return err
 }
 
 type blockEntry struct {
@@ -84,7 +96,6 @@ type Chain struct {
 	backend Backend
 	network record.Network
 	genesis *record.Genesis
-	set     *record.Set
 
 	mu       sync.RWMutex // guards head and appended
 	head     head
@@ -100,17 +111,17 @@ func New(backend Backend, genesisLeaf []byte) (*Chain, error) {
 		return nil, err
 	}
 	c := &Chain{
-		backend: backend, genesis: genesis, set: set,
+		backend: backend, genesis: genesis,
 		network:  record.Network{Name: genesis.Name, Genesis: record.Digest(genesisLeaf)},
 		appended: make(chan struct{}),
 	}
-	if err := backend.Update(func(tx ledger.Tx) error { return c.found(tx, genesisLeaf) }); err != nil {
+	if err := backend.Update(func(tx ledger.Tx) error { return c.found(tx, genesisLeaf, set) }); err != nil {
 		return nil, fmt.Errorf("open chain: %w", err)
 	}
 	return c, nil
 }
 
-func (c *Chain) found(tx ledger.Tx, genesisLeaf []byte) error {
+func (c *Chain) found(tx ledger.Tx, genesisLeaf []byte, set *record.Set) error {
 	if first := tx.Get(bucketLeaves, be64(0)); first != nil {
 		if record.Digest(first) != c.network.Genesis {
 			return fmt.Errorf("%w: its genesis is sha256:%s, the configured one sha256:%s; use another data folder, or mend network.genesis", ErrForeign, record.Digest(first), c.network.Genesis)
@@ -124,7 +135,10 @@ func (c *Chain) found(tx ledger.Tx, genesisLeaf []byte) error {
 			return fmt.Errorf("%w: it has %s and no genesis", ErrDamaged, bucket)
 		}
 	}
-	h := head{Version: stateVersion}
+	h := head{Version: stateVersion, set: set, next: set}
+	if err := ledger.Found(tx, set); err != nil {
+		return err
+	}
 	if err := appendLeaf(tx, &h.Frontier, genesisLeaf); err != nil {
 		return err
 	}
@@ -147,6 +161,9 @@ func (c *Chain) resume(r ledger.Reader) error {
 	var entry blockEntry
 	if err := ledger.GetJSON(r, bucketBlocks, be64(h.Height), &entry); err != nil {
 		return fmt.Errorf("%w: block %d: %w", ErrDamaged, h.Height, err)
+	}
+	if err := h.load(r); err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	c.head, c.note = h, entry.Note
 	return c.checkEnd(r, h, entry)
@@ -195,7 +212,16 @@ func (c *Chain) Network() record.Network { return c.network }
 func (c *Chain) Genesis() *record.Genesis { return c.genesis }
 
 // Set is the authorised build nodes of the next block.
-func (c *Chain) Set() *record.Set { return c.set }
+func (c *Chain) Set() *record.Set { return c.snapshot().set }
+
+// NextSet is that of the block after the next one: another one than Set while a
+// change waits to take effect.
+func (c *Chain) NextSet() *record.Set { return c.snapshot().next }
+
+// SetAt is the authorised build nodes of the block of a height.
+func (c *Chain) SetAt(height int64) (*record.Set, error) {
+	return read(c, func(r ledger.Reader) (*record.Set, error) { return ledger.SetAt(r, height) })
+}
 
 // Height is that of the last block; the genesis alone is 0.
 func (c *Chain) Height() int64 { return c.snapshot().Height }
@@ -243,7 +269,8 @@ func (c *Chain) Wait(ctx context.Context, height int64) error {
 // Verify reads a certified block's wire form and verifies that it is the next
 // one.
 func (c *Chain) Verify(data []byte) (*record.Certified, error) {
-	return record.VerifyBlock(c.network, c.set, c.Frontier(), data)
+	before := c.snapshot()
+	return record.VerifyBlock(c.network, before.set, before.Frontier, data)
 }
 
 // Append adds a certified block, durable when it returns. A block that the
@@ -289,8 +316,11 @@ func (c *Chain) apply(tx ledger.Tx, before head, block *record.Block) (head, err
 	if err := c.checkHeader(header, before, block); err != nil {
 		return head{}, err
 	}
-	after := head{Version: stateVersion, Height: header.Height, Time: header.Time, Frontier: before.Frontier.Clone()}
-	rules := ledger.NewRules(tx, c.network, c.set, header.Height, header.Time)
+	after := head{
+		Version: stateVersion, Height: header.Height, Time: header.Time, Frontier: before.Frontier.Clone(),
+		set: before.next, next: before.next,
+	}
+	rules := ledger.NewRules(tx, c.network, before.set, header.Height, header.Time)
 	for i, data := range block.Leaves {
 		if i < len(block.Leaves)-1 {
 			leaf, err := record.DecodeLeaf(data)
@@ -308,6 +338,11 @@ func (c *Chain) apply(tx ledger.Tx, before head, block *record.Block) (head, err
 	if err := rules.End(); err != nil {
 		return head{}, fmt.Errorf("%w: %w", ErrInvalid, err)
 	}
+	if rules.Changed() {
+		if err := after.load(tx); err != nil {
+			return head{}, err
+		}
+	}
 	return after, ledger.PutJSON(tx, bucketMeta, headKey, after)
 }
 
@@ -317,14 +352,14 @@ func (c *Chain) checkHeader(header *record.Header, before head, block *record.Bl
 		return fmt.Errorf("%w: height %d after %d", ErrInvalid, header.Height, before.Height)
 	case header.PreviousSize != before.Frontier.Size || header.PreviousRoot != before.Frontier.Root():
 		return fmt.Errorf("%w: it follows another log", ErrInvalid)
-	case header.Set != c.set.Hash() || header.NextSet != c.set.Hash():
+	case header.Set != before.set.Hash() || header.NextSet != before.next.Hash():
 		return fmt.Errorf("%w: it names another set", ErrInvalid)
 	case header.State != "":
 		return fmt.Errorf("%w: state is reserved", ErrInvalid)
 	case header.Time <= before.Time:
 		return fmt.Errorf("%w: its time does not follow its predecessor's", ErrInvalid)
 	}
-	proposer, ok := c.set.Node(header.Proposer)
+	proposer, ok := before.set.Node(header.Proposer)
 	if !ok {
 		return fmt.Errorf("%w: the proposer %s is not in the set", ErrInvalid, header.Proposer)
 	}
@@ -385,7 +420,7 @@ func (c *Chain) Propose(candidates [][]record.Leaf, proposer record.Identity, no
 	before := c.snapshot()
 	header := &record.Header{
 		Height: before.Height + 1, PreviousSize: before.Frontier.Size, PreviousRoot: before.Frontier.Root(),
-		Proposer: proposer, Set: c.set.Hash(), NextSet: c.set.Hash(), Time: max(now.UnixMilli(), before.Time+1),
+		Proposer: proposer, Set: before.set.Hash(), NextSet: before.next.Hash(), Time: max(now.UnixMilli(), before.Time+1),
 	}
 	block := new(record.Block)
 	err := c.backend.View(func(r ledger.Reader) error {
@@ -393,7 +428,7 @@ func (c *Chain) Propose(candidates [][]record.Leaf, proposer record.Identity, no
 		frontier := before.Frontier.Clone()
 		for _, candidate := range candidates {
 			trial := newOverlay(state)
-			rules := ledger.NewRules(trial, c.network, c.set, header.Height, header.Time)
+			rules := ledger.NewRules(trial, c.network, before.set, header.Height, header.Time)
 			leaves, ok := tryCandidate(rules, frontier.Size, candidate)
 			size := block.Size()
 			for _, leaf := range leaves {

@@ -32,7 +32,11 @@ func (c *Chain) checkEnd(r ledger.Reader, h head, entry blockEntry) error {
 	if h.Height == 0 {
 		return nil
 	}
-	signed, err := record.OpenCheckpoint(entry.Note, c.network.Name, c.network.Genesis, c.set)
+	set, err := ledger.SetAt(r, h.Height)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	signed, err := record.OpenCheckpoint(entry.Note, c.network.Name, c.network.Genesis, set)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
@@ -49,12 +53,16 @@ func (c *Chain) checkEnd(r ledger.Reader, h head, entry blockEntry) error {
 func (c *Chain) Check(ctx context.Context) error {
 	end := c.snapshot()
 	again := newOverlay(nothing{})
-	replay := &Chain{network: c.network, set: c.set, genesis: c.genesis}
+	replay := &Chain{network: c.network, genesis: c.genesis}
 	genesis, err := c.Leaf(0)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
-	if err := replay.found(again, genesis); err != nil {
+	_, set, err := record.OpenGenesis(genesis)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	if err := replay.found(again, genesis, set); err != nil {
 		return err
 	}
 	for height := int64(1); height <= end.Height; height++ {
@@ -76,7 +84,7 @@ func (c *Chain) replay(into *Chain, tx *overlay, height int64) error {
 	if err != nil {
 		return err
 	}
-	certified, err := record.VerifyBlock(c.network, c.set, into.head.Frontier, data)
+	certified, err := record.VerifyBlock(c.network, into.head.set, into.head.Frontier, data)
 	if err != nil {
 		return err
 	}

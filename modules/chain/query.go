@@ -74,6 +74,28 @@ func (c *Chain) Newest(recipe record.Hash, platform string) (*ledger.Attempt, er
 	return read(c, func(r ledger.Reader) (*ledger.Attempt, error) { return ledger.NewestAttempt(r, recipe, platform) })
 }
 
+// Evidence are the proven offences of members, by member.
+func (c *Chain) Evidence() ([]ledger.Evidence, error) { return read(c, ledger.AllEvidence) }
+
+// Accused tells whether an offence needs no further evidence.
+func (c *Chain) Accused(o record.Offence) bool {
+	accused, _ := read(c, func(r ledger.Reader) (bool, error) { return ledger.Accused(r, o), nil })
+	return accused
+}
+
+// Younger tells whether a member's keys are younger than an attempt, so that it
+// has no vote in it.
+func (c *Chain) Younger(id record.Identity, a *ledger.Attempt) bool {
+	younger, _ := read(c, func(r ledger.Reader) (bool, error) { return ledger.Younger(r, id, a), nil })
+	return younger
+}
+
+// UsedKey tells whether a key is or was a member's.
+func (c *Chain) UsedKey(key record.PublicKey) bool {
+	used, _ := read(c, func(r ledger.Reader) (bool, error) { return ledger.UsedKey(r, key), nil })
+	return used
+}
+
 // Leaf is a leaf's bytes, or ErrNotFound.
 func (c *Chain) Leaf(index int64) ([]byte, error) {
 	var leaf []byte
@@ -174,12 +196,39 @@ func (c *Chain) Prove(publication *ledger.Publication) ([]byte, error) {
 		}
 		bundle.Extra.Header = prover.leaf(entry.Size - 1)
 		bundle.Extra.Last = prover.leaf(end.Frontier.Size - 1)
+		if bundle.Extra.Sets, err = setProofs(r, end.Height); err != nil {
+			return err
+		}
 		return prover.err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("prove leaf %d: %w", publication.Leaf, err)
 	}
 	return bundle.Encode(), nil
+}
+
+// setProofs prove the changes of the set up to a height.
+func setProofs(r ledger.Reader, height int64) (proofs []record.SetProof, err error) {
+	changes, err := ledger.SetChanges(r)
+	if err != nil {
+		return nil, err
+	}
+	for _, change := range changes {
+		if change.From > height {
+			break
+		}
+		var entry blockEntry
+		if err := ledger.GetJSON(r, bucketBlocks, be64(change.From-1), &entry); err != nil {
+			return nil, err
+		}
+		prover := prover{r: r, size: entry.Size}
+		proof := record.SetProof{Header: prover.leaf(entry.Size - 1), Note: entry.Note, Leaf: append([]byte(nil), r.Get(bucketLeaves, be64(change.Leaf))...)}
+		if prover.err != nil {
+			return nil, prover.err
+		}
+		proofs = append(proofs, proof)
+	}
+	return proofs, nil
 }
 
 // prover makes inclusion proofs in one transaction; the first error sticks.

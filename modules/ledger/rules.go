@@ -27,6 +27,7 @@ type Rules struct {
 	height  int64
 	time    int64
 	files   *fileList // of the files leaves before their publish leaf
+	changed bool      // a leaf changed the set
 }
 
 type fileList struct {
@@ -61,6 +62,10 @@ func (r *Rules) Apply(index int64, hash record.Hash, leaf record.Leaf) error {
 		return r.publish(index, leaf)
 	case *record.AttestLeaf:
 		return r.attest(index, leaf)
+	case *record.KeyRotateLeaf:
+		return r.rotate(index, leaf)
+	case *record.EvidenceLeaf:
+		return r.evidence(index, leaf)
 	default:
 		return fmt.Errorf("%w: a %s leaf cannot stand here", errRule, leaf.LeafType())
 	}
@@ -311,6 +316,9 @@ func (r *Rules) commits(index int64, leaf *record.CommitsLeaf) error {
 		if err := c.Check(r.network.Genesis, a.ID, r.set); err != nil {
 			return err
 		}
+		if err := r.witnessed(c.Identity, a); err != nil {
+			return err
+		}
 	}
 	if len(leaf.Commits) < r.set.Majority() {
 		return fmt.Errorf("%w: %d commits, want %d", errRule, len(leaf.Commits), r.set.Majority())
@@ -408,6 +416,9 @@ func (r *Rules) vote(a *Attempt, index int64, envelope record.Envelope, reveals 
 			return fmt.Errorf("%w: %s did not commit before", errRule, attestation.Identity)
 		}
 		if !ok {
+			if err := r.witnessed(attestation.Identity, a); err != nil {
+				return err
+			}
 			committed = record.CommitValue(r.network.Genesis, a.ID, attestation.Identity, attestation.Salt, attestation.Statement)
 		}
 		if err := attestation.Check(r.network.Genesis, r.set, committed); err != nil {

@@ -1,5 +1,6 @@
-// Package ledger is the state that the log's leaves add up to: recipes,
-// attempts and publications, and the rules by which each leaf changes it.
+// Package ledger is the state that the log's leaves add up to: members,
+// recipes, attempts and publications, and the rules by which each leaf changes
+// it.
 //
 // The rules are those of docs/protocol.md, "From request to publication". They
 // are applied the same way when a block is proposed, checked, appended or
@@ -44,11 +45,16 @@ const (
 	bucketNames    = "names"    // file name → Entry
 	bucketDigests  = "digests"  // SHA-256 → file name
 	bucketTags     = "tags"     // package URL with the tag → manifest's file name
+	bucketSets     = "sets"     // height from which it counts → setEntry; "last" → that of the newest
+	bucketKeys     = "keys"     // every key that a member ever had → identity
+	bucketMembers  = "members"  // identity → member, of those whose keys changed
+	bucketEvidence = "evidence" // identity, offence → Evidence
 )
 
 // Buckets are all buckets that a transaction must know.
 var Buckets = []string{
 	bucketRecipes, bucketLive, bucketOwners, bucketAttempts, bucketNewest, bucketNames, bucketDigests, bucketTags,
+	bucketSets, bucketKeys, bucketMembers, bucketEvidence,
 }
 
 // Recipe is a recipe on the chain.

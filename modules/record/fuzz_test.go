@@ -173,6 +173,32 @@ func FuzzDecodePart(f *testing.F) {
 	})
 }
 
+func FuzzDecodeIncarnation(f *testing.F) {
+	seeds(f, "incarnation")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		i, err := record.DecodeIncarnation(data)
+		if refused(t, err) {
+			return
+		}
+		if again := record.MustMarshal(i); !bytes.Equal(again, data) {
+			t.Errorf("%q is encoded as %q", data, again)
+		}
+	})
+}
+
+func FuzzDecodeRecollection(f *testing.F) {
+	seeds(f, "recollection")
+	f.Fuzz(func(t *testing.T, data []byte) {
+		r, err := record.DecodeRecollection(data)
+		if refused(t, err) {
+			return
+		}
+		if again := record.MustMarshal(r); !bytes.Equal(again, data) {
+			t.Errorf("%q is encoded as %q", data, again)
+		}
+	})
+}
+
 func FuzzDecodeRecipe(f *testing.F) {
 	seeds(f, "recipe")
 	f.Fuzz(func(t *testing.T, data []byte) {

@@ -144,6 +144,8 @@ func goldens(t testing.TB) map[string][]byte {
 		t.Fatal(err)
 	}
 	listVotes := n.Votes(t, s.id, many())
+	_, rotation := n.Renew(t, 0)
+	byVotes, byProposals, byCommits := offences(t, s)
 	golden := map[string][]byte{
 		"leaf-genesis":   n.GenesisLeaf,
 		"leaf-recipe":    s.leaf(1, 0),
@@ -170,12 +172,62 @@ func goldens(t testing.TB) map[string][]byte {
 		"part-reveal-list": part(t, record.Part{Reveal: &record.RevealPart{
 			Attestation: listVotes.Attestation(0), Files: listVotes.Lists[0],
 		}}),
-		"values": []byte(values(s)),
+		"leaf-key-rotate":         encode(t, rotation),
+		"leaf-evidence":           encode(t, byVotes),
+		"leaf-evidence-proposals": encode(t, byProposals),
+		"leaf-evidence-commits":   encode(t, byCommits),
+		"part-rotate":             part(t, record.Part{Rotate: &rotation.Record}),
+		"part-evidence":           part(t, record.Part{Evidence: byVotes}),
+		"incarnation":             record.MustMarshal(incarnation(t, s)),
+		"recollection":            record.MustMarshal(recollection(t, s)),
+		"values":                  []byte(values(s)),
 	}
 	for name, message := range signed(s) {
 		golden["sign-"+name] = message
 	}
 	return golden
+}
+
+// offences are what the first member said twice.
+func offences(t testing.TB, s *story) (byVotes, byProposals, byCommits *record.EvidenceLeaf) {
+	t.Helper()
+	genesis, node := s.network.Network.Genesis, s.network.Nodes[0]
+	id := record.BlockID{Size: 12, Root: record.Digest([]byte("a block"))}
+	other := record.BlockID{Size: 13, Root: record.Digest([]byte("another block"))}
+	votes, proposals := [2]record.Vote{}, [2]record.Proposal{}
+	for i, id := range []record.BlockID{id, other} {
+		votes[i] = must(record.SignVote(genesis, record.Vote{Height: 5, ID: id, Step: record.StepPrevote, Voter: node.ID}, node.Signers.Vote))
+		proposals[i] = must(record.SignProposal(genesis, record.Proposal{Height: 4, ID: id, Proposer: node.ID, ValidRound: -1}, node.Signers.Vote))
+	}
+	byVotes = must(record.NewEvidence(&votes[0], &votes[1]))
+	byProposals = must(record.NewEvidence(&proposals[0], &proposals[1]))
+	second := must(record.SignCommit(genesis, s.id, node.ID, record.Digest([]byte("another value")), node.Signers.Vote))
+	return byVotes, byProposals, record.NewCommitEvidence(s.id, s.votes.Commit(0), second)
+}
+
+func incarnation(t testing.TB, s *story) record.Incarnation {
+	t.Helper()
+	node := s.network.Nodes[0]
+	return must(record.SignIncarnation(s.network.Network.Genesis, record.Incarnation{
+		Identity: node.ID, Nonce: record.Digest([]byte("nonce")), Number: 7,
+	}, node.Signers.Vote))
+}
+
+func recollection(t testing.TB, s *story) record.Recollection {
+	t.Helper()
+	byVotes, byProposals, _ := offences(t, s)
+	return record.Recollection{
+		Commits:     []record.CommitPart{{Attempt: s.id, Commit: s.votes.Commit(0)}},
+		Incarnation: incarnation(t, s), Nonce: record.Digest([]byte("nonce")),
+		Proposals: byProposals.Proposals[:1], Votes: byVotes.Votes[:1],
+	}
+}
+
+func must[T any](value T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return value
 }
 
 func part(t testing.TB, p record.Part) []byte {
@@ -252,6 +304,8 @@ func signed(s *story) map[string][]byte {
 			`{"attempt":"%s","node":"%s","salt":"%s","statement":"%s"}`, s.id, node.ID, s.votes.Salt(0), record.Digest(s.votes.Statements[0]))),
 		"commit": []byte("pyrsia/commit/v1\n" + genesis + "\n" + fmt.Sprintf(
 			`{"attempt":"%s","identity":"%s","value":"%s"}`, s.id, node.ID, s.votes.Commit(0).Value)),
+		"incarnation": []byte("pyrsia/incarnation/v1\n" + genesis + "\n" + fmt.Sprintf(
+			`{"identity":"%s","nonce":"%s","number":7,"signature":%s}`, node.ID, record.Digest([]byte("nonce")), none)),
 		"attestation": []byte(fmt.Sprintf("DSSEv1 28 application/vnd.in-toto+json %d %s", len(s.votes.Statements[0]), s.votes.Statements[0])),
 		"log":         []byte(s.blocks[0].Checkpoint().Body()),
 		"cosignature": []byte(fmt.Sprintf("cosignature/v1\ntime %d\n%s", s.blocks[0].Checkpoint().Cosignatures[0].Time, s.blocks[0].Checkpoint().Body())),
@@ -327,9 +381,12 @@ func TestGoldenDecodes(t *testing.T) {
 		}
 		return data
 	}
-	for _, kind := range []string{"genesis", "recipe", "attempt", "commits", "files", "publish", "attest", "block"} {
+	for _, kind := range []string{
+		"genesis", "recipe", "attempt", "commits", "files", "publish", "attest", "block",
+		"key-rotate", "evidence", "evidence-proposals", "evidence-commits",
+	} {
 		leaf, err := record.DecodeLeaf(read("leaf-" + kind))
-		if err != nil || string(leaf.LeafType()) != kind {
+		if err != nil || !strings.HasPrefix(kind, string(leaf.LeafType())) {
 			t.Errorf("leaf-%s: %v", kind, err)
 			continue
 		}
@@ -337,7 +394,7 @@ func TestGoldenDecodes(t *testing.T) {
 			t.Errorf("leaf-%s is encoded as %s", kind, again)
 		}
 	}
-	for _, kind := range []string{"endorse", "hold", "commit", "reveal", "reveal-list"} {
+	for _, kind := range []string{"endorse", "hold", "commit", "reveal", "reveal-list", "rotate", "evidence"} {
 		if _, err := record.DecodePart(read("part-" + kind)); err != nil {
 			t.Errorf("part-%s: %v", kind, err)
 		}
@@ -359,6 +416,12 @@ func TestGoldenDecodes(t *testing.T) {
 	}
 	if _, err := record.DecodeLock(read("lock")); err != nil {
 		t.Error(err)
+	}
+	if i, err := record.DecodeIncarnation(read("incarnation")); err != nil || i.Number != 7 {
+		t.Errorf("%+v, %v", i, err)
+	}
+	if r, err := record.DecodeRecollection(read("recollection")); err != nil || len(r.Votes) != 1 || len(r.Commits) != 1 {
+		t.Errorf("%+v, %v", r, err)
 	}
 	genesis := read("leaf-genesis")
 	founding, set, err := record.OpenGenesis(genesis)
@@ -399,6 +462,7 @@ func TestSignBytes(t *testing.T) {
 		{"holding", node.Record.VoteKey, s.network.Holding(s.attempt, 0).Signature},
 		{"commit", node.Record.VoteKey, s.votes.Commit(0).Signature},
 		{"attestation", node.Record.VoteKey, s.votes.Attestation(0).Signature},
+		{"incarnation", node.Record.VoteKey, incarnation(t, s).Signature},
 		{"log", proposer.LogKey, checkpoint.LogSignature},
 		{"cosignature", cosigner.CosignerKey, first.Signature},
 	} {

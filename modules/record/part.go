@@ -9,6 +9,9 @@ type Part struct {
 	Hold    *HoldPart    `json:"hold,omitempty"`
 	Commit  *CommitPart  `json:"commit,omitempty"`
 	Reveal  *RevealPart  `json:"reveal,omitempty"`
+
+	Rotate   *NodeRecord   `json:"rotate,omitempty"`   // new keys of the member
+	Evidence *EvidenceLeaf `json:"evidence,omitempty"` // anybody's: it proves itself
 }
 
 // EndorsePart says that a recipe stands in the member's recipes folder.
@@ -53,7 +56,7 @@ func DecodePart(data []byte) (Part, error) {
 		return p, err
 	}
 	count := 0
-	for _, set := range []bool{p.Endorse != nil, p.Hold != nil, p.Commit != nil, p.Reveal != nil} {
+	for _, set := range []bool{p.Endorse != nil, p.Hold != nil, p.Commit != nil, p.Reveal != nil, p.Rotate != nil, p.Evidence != nil} {
 		if set {
 			count++
 		}

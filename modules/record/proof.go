@@ -32,6 +32,15 @@ type BundleExtra struct {
 	Header  ProvenLeaf   `json:"header"`  // of the leaf's block
 	Last    ProvenLeaf   `json:"last"`    // header of the newest block
 	Leaf    []byte       `json:"leaf"`    // bytes of the publish leaf
+	Sets    []SetProof   `json:"sets"`    // the changes of the set since the genesis, oldest first
+}
+
+// SetProof proves a change of the set to who knows the set before: a quorum of
+// that one cosigned the log up to a header that names the new set.
+type SetProof struct {
+	Header ProvenLeaf `json:"header"` // of the block before the change takes effect; proven in Note's log
+	Leaf   []byte     `json:"leaf"`   // bytes of the leaf that changed the set
+	Note   []byte     `json:"note"`   // the signed checkpoint after Header's block
 }
 
 // ProvenLeaf is a leaf with its inclusion proof in the log of the bundle's
@@ -127,18 +136,76 @@ func VerifyBundle(data []byte, genesis Hash, file artifact.Descriptor) (*Verdict
 	if err != nil {
 		return nil, err
 	}
-	signed, err := OpenCheckpoint(b.Note, founding.Name, genesis, set)
+	eras, err := b.eras(Network{Name: founding.Name, Genesis: genesis}, set)
+	if err != nil {
+		return nil, err
+	}
+	signed, err := OpenCheckpoint(b.Note, founding.Name, genesis, eras[len(eras)-1].set)
 	if err != nil {
 		return nil, fmt.Errorf("proof: %w", err)
 	}
-	v := &Verdict{Network: founding.Name, Members: set.Size(), Size: signed.Size, AsOf: signed.FreshAt()}
-	if err := b.checkHeaders(signed, v); err != nil {
+	v := &Verdict{Network: founding.Name, Size: signed.Size, AsOf: signed.FreshAt()}
+	if set, err = b.checkHeaders(signed, eras, v); err != nil {
 		return nil, err
 	}
+	v.Members = set.Size()
 	if err := b.checkPublication(signed, genesis, set, file, v); err != nil {
 		return nil, err
 	}
 	return v, nil
+}
+
+// era is a set and the height from which on it counts.
+type era struct {
+	from int64
+	set  *Set
+}
+
+// eras follows the set from the genesis to the bundle's checkpoint, each change
+// by the signatures of the set before it.
+func (b *Bundle) eras(network Network, set *Set) ([]era, error) {
+	eras := []era{{set: set}}
+	for _, p := range b.Extra.Sets {
+		last := eras[len(eras)-1]
+		next, err := p.verify(network, last)
+		if err != nil {
+			return nil, fmt.Errorf("proof: change of the set after height %d: %w", last.from, err)
+		}
+		eras = append(eras, next)
+	}
+	return eras, nil
+}
+
+func (p SetProof) verify(network Network, before era) (era, error) {
+	signed, err := OpenCheckpoint(p.Note, network.Name, network.Genesis, before.set)
+	if err != nil {
+		return era{}, err
+	}
+	header, err := openHeader(signed, p.Header)
+	if err != nil {
+		return era{}, err
+	}
+	set, err := changedSet(before.set, p.Leaf)
+	if err != nil {
+		return era{}, err
+	}
+	if p.Header.Index != signed.Size-1 || header.Height <= before.from || header.Set != before.set.Hash() || header.NextSet != set.Hash() {
+		return era{}, fmt.Errorf("%w: the header does not name the new set", ErrMalformed)
+	}
+	return era{from: header.Height + 1, set: set}, nil
+}
+
+// changedSet is the set that a leaf makes of the one before.
+func changedSet(before *Set, leaf []byte) (*Set, error) {
+	decoded, err := DecodeLeaf(leaf)
+	if err != nil {
+		return nil, err
+	}
+	rotation, ok := decoded.(*KeyRotateLeaf)
+	if !ok {
+		return nil, fmt.Errorf("%w: a %s leaf changes no set", ErrMalformed, decoded.LeafType())
+	}
+	return before.Rotate(rotation.Record)
 }
 
 // networkName is a host-like label: it stands in the origin and in key names
@@ -196,26 +263,49 @@ func checkInclusion(signed *SignedCheckpoint, index int64, leaf []byte, proof []
 	return nil
 }
 
-func (b *Bundle) checkHeaders(signed *SignedCheckpoint, v *Verdict) error {
-	for _, proven := range []ProvenLeaf{b.Extra.Header, b.Extra.Last} {
-		if err := checkInclusion(signed, proven.Index, proven.Leaf, proven.Proof); err != nil {
-			return err
-		}
-		leaf, err := DecodeLeaf(proven.Leaf)
-		if err != nil {
-			return err
-		}
-		if _, ok := leaf.(*Header); !ok {
-			return fmt.Errorf("proof: %w: leaf %d is no header", ErrMalformed, proven.Index)
-		}
+// openHeader is a header that is proven to be in a log.
+func openHeader(signed *SignedCheckpoint, proven ProvenLeaf) (*Header, error) {
+	if err := checkInclusion(signed, proven.Index, proven.Leaf, proven.Proof); err != nil {
+		return nil, err
 	}
-	leaf, _ := DecodeLeaf(b.Extra.Header.Leaf)
-	header := leaf.(*Header)
+	leaf, err := DecodeLeaf(proven.Leaf)
+	if err != nil {
+		return nil, err
+	}
+	header, ok := leaf.(*Header)
+	if !ok {
+		return nil, fmt.Errorf("proof: %w: leaf %d is no header", ErrMalformed, proven.Index)
+	}
+	return header, nil
+}
+
+// checkHeaders verifies the two headers and returns the set of the publication's
+// block.
+func (b *Bundle) checkHeaders(signed *SignedCheckpoint, eras []era, v *Verdict) (*Set, error) {
+	header, err := openHeader(signed, b.Extra.Header)
+	if err != nil {
+		return nil, err
+	}
+	last, err := openHeader(signed, b.Extra.Last)
+	if err != nil {
+		return nil, err
+	}
 	if b.Index < header.PreviousSize || b.Index >= b.Extra.Header.Index || b.Extra.Last.Index != signed.Size-1 {
-		return fmt.Errorf("proof: %w: the headers are of other blocks", ErrMalformed)
+		return nil, fmt.Errorf("proof: %w: the headers are of other blocks", ErrMalformed)
+	}
+	current := eras[len(eras)-1]
+	if last.Height < current.from || last.Set != current.set.Hash() {
+		return nil, fmt.Errorf("proof: %w: the newest block is of another set", ErrMalformed)
+	}
+	own := current
+	for i := len(eras) - 1; own.from > header.Height; i-- {
+		own = eras[i-1]
+	}
+	if header.Set != own.set.Hash() {
+		return nil, fmt.Errorf("proof: %w: the publication's block is of another set", ErrMalformed)
 	}
 	v.Height, v.Time = header.Height, header.Time
-	return nil
+	return own.set, nil
 }
 
 func (b *Bundle) checkPublication(signed *SignedCheckpoint, genesis Hash, set *Set, file artifact.Descriptor, v *Verdict) error {

@@ -34,21 +34,27 @@ const (
 	TypePublish LeafType = "publish"
 	TypeAttest  LeafType = "attest"
 	TypeBlock   LeafType = "block"
+
+	TypeKeyRotate LeafType = "key-rotate"
+	TypeEvidence  LeafType = "evidence"
 )
 
 // Leaf is the body of a leaf: *Genesis, *RecipeLeaf, *AttemptLeaf,
-// *CommitsLeaf, *FilesLeaf, *PublishLeaf, *AttestLeaf or *Header.
+// *CommitsLeaf, *FilesLeaf, *PublishLeaf, *AttestLeaf, *KeyRotateLeaf,
+// *EvidenceLeaf or *Header.
 type Leaf interface{ LeafType() LeafType }
 
 // LeafType implements Leaf.
-func (*Genesis) LeafType() LeafType     { return TypeGenesis }
-func (*RecipeLeaf) LeafType() LeafType  { return TypeRecipe }
-func (*AttemptLeaf) LeafType() LeafType { return TypeAttempt }
-func (*CommitsLeaf) LeafType() LeafType { return TypeCommits }
-func (*FilesLeaf) LeafType() LeafType   { return TypeFiles }
-func (*PublishLeaf) LeafType() LeafType { return TypePublish }
-func (*AttestLeaf) LeafType() LeafType  { return TypeAttest }
-func (*Header) LeafType() LeafType      { return TypeBlock }
+func (*Genesis) LeafType() LeafType       { return TypeGenesis }
+func (*RecipeLeaf) LeafType() LeafType    { return TypeRecipe }
+func (*AttemptLeaf) LeafType() LeafType   { return TypeAttempt }
+func (*CommitsLeaf) LeafType() LeafType   { return TypeCommits }
+func (*FilesLeaf) LeafType() LeafType     { return TypeFiles }
+func (*PublishLeaf) LeafType() LeafType   { return TypePublish }
+func (*AttestLeaf) LeafType() LeafType    { return TypeAttest }
+func (*KeyRotateLeaf) LeafType() LeafType { return TypeKeyRotate }
+func (*EvidenceLeaf) LeafType() LeafType  { return TypeEvidence }
+func (*Header) LeafType() LeafType        { return TypeBlock }
 
 // Genesis is the first leaf of a network. The SHA-256 of the leaf's bytes is
 // the network's genesis hash, which operators pin in pyrsia.hcl.
@@ -195,6 +201,13 @@ type FilesLeaf struct {
 	Files   []Subject `json:"files"`
 }
 
+// KeyRotateLeaf gives a member new vote, cosigner and log keys, by a later
+// record of its identity: what a member does that lost its vote state, or
+// doubts it. It asks nobody's consent, since the identity stays the same.
+type KeyRotateLeaf struct {
+	Record NodeRecord `json:"record"`
+}
+
 // Header is the last leaf of its block.
 type Header struct {
 	Height       int64    `json:"height"` // genesis is block 0
@@ -276,6 +289,10 @@ func newLeaf(kind LeafType) Leaf {
 		return new(PublishLeaf)
 	case TypeAttest:
 		return new(AttestLeaf)
+	case TypeKeyRotate:
+		return new(KeyRotateLeaf)
+	case TypeEvidence:
+		return new(EvidenceLeaf)
 	case TypeBlock:
 		return new(Header)
 	}

@@ -72,6 +72,27 @@ func (s *Set) Proposer(height, round int64) Identity {
 	return s.Nodes[int((height+round)%int64(len(s.Nodes)))].Identity
 }
 
+// Rotate is the set with a later record of one of its members. What makes such
+// a record valid on a chain is the ledger's rule; here it is checked by itself.
+func (s *Set) Rotate(later NodeRecord) (*Set, error) {
+	node, ok := s.Node(later.Identity)
+	if !ok {
+		return nil, fmt.Errorf("%w: %.80q is not in the set", ErrMalformed, string(later.Identity))
+	}
+	if later.Seq <= node.Seq {
+		return nil, fmt.Errorf("%w: record %d of %s after %d", ErrMalformed, later.Seq, later.Identity, node.Seq)
+	}
+	if err := later.Check(); err != nil {
+		return nil, err
+	}
+	nodes := append([]NodeRecord(nil), s.Nodes...)
+	nodes[sort.Search(len(nodes), func(i int) bool { return nodes[i].Identity >= later.Identity })] = later
+	return NewSet(nodes, s.order)
+}
+
+// Order is the set's order rule.
+func (s *Set) Order() string { return s.order }
+
 // Hash is by what headers and endorsements name the set.
 func (s *Set) Hash() Hash { return s.hash }
 

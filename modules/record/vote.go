@@ -268,14 +268,25 @@ func (p Proposal) Proof() Quorum {
 
 // CheckShape verifies everything but the signatures and the block.
 func (p Proposal) CheckShape(set *Set) error {
+	if err := p.checkHead(set); err != nil {
+		return err
+	}
+	if (p.ValidRound == -1) != (len(p.Lock) == 0) {
+		return fmt.Errorf("%w: proposal with valid round %d and %d votes", ErrMalformed, p.ValidRound, len(p.Lock))
+	}
+	return nil
+}
+
+// checkHead verifies the shape of what the proposer signed.
+func (p Proposal) checkHead(set *Set) error {
 	if err := checkSlot(p.Height, p.Round); err != nil {
 		return err
 	}
 	if set.Proposer(p.Height, p.Round) != p.Proposer {
 		return fmt.Errorf("%w: %.80q is not the proposer of height %d, round %d", ErrMalformed, string(p.Proposer), p.Height, p.Round)
 	}
-	if p.ValidRound < -1 || p.ValidRound >= p.Round || (p.ValidRound == -1) != (len(p.Lock) == 0) {
-		return fmt.Errorf("%w: proposal with valid round %d and %d votes", ErrMalformed, p.ValidRound, len(p.Lock))
+	if p.ValidRound < -1 || p.ValidRound >= p.Round {
+		return fmt.Errorf("%w: proposal of round %d with valid round %d", ErrMalformed, p.Round, p.ValidRound)
 	}
 	return p.ID.check()
 }
@@ -284,6 +295,14 @@ func (p Proposal) CheckShape(set *Set) error {
 // proof-of-lock.
 func (p Proposal) CheckSignature(genesis Hash, set *Set, verify Verifier) error {
 	if err := p.CheckShape(set); err != nil {
+		return err
+	}
+	return p.checkOwn(genesis, set, verify)
+}
+
+// checkOwn verifies what the proposer signed and its signature.
+func (p Proposal) checkOwn(genesis Hash, set *Set, verify Verifier) error {
+	if err := p.checkHead(set); err != nil {
 		return err
 	}
 	node, _ := set.Node(p.Proposer)
@@ -411,9 +430,10 @@ func newMessage(kind byte) Message {
 	return nil
 }
 
-// CheckEquivocation verifies that two messages, votes or proposals without
-// their blocks, name different blocks in one slot, and says whose key signed
-// both. The set is the one of their height.
+// CheckEquivocation verifies that two messages, votes or proposals (with or
+// without blocks and proofs-of-lock, which the signatures do not cover), name
+// different blocks in one slot, and says whose key signed both. The set is the
+// one of their height.
 func CheckEquivocation(genesis Hash, set *Set, a, b Message, verify Verifier) (Identity, error) {
 	switch a := a.(type) {
 	case *Vote:
@@ -430,10 +450,10 @@ func CheckEquivocation(genesis Hash, set *Set, a, b Message, verify Verifier) (I
 		if !ok || a.Proposer != b.Proposer || a.Height != b.Height || a.Round != b.Round || a.ID == b.ID {
 			return "", fmt.Errorf("%w: these are no two proposals of one round", ErrMalformed)
 		}
-		if err := a.CheckSignature(genesis, set, verify); err != nil {
+		if err := a.checkOwn(genesis, set, verify); err != nil {
 			return "", err
 		}
-		return a.Proposer, b.CheckSignature(genesis, set, verify)
+		return a.Proposer, b.checkOwn(genesis, set, verify)
 	}
 	return "", fmt.Errorf("%w: only votes and proposals can contradict each other", ErrMalformed)
 }

@@ -111,6 +111,29 @@ func New(t testing.TB, n int, change ...func(*record.Genesis)) *Network {
 	return network
 }
 
+// Renew is the network with new keys for a member, and the leaf that asks for
+// them. The leaf stands in a block of the network as it was, and so does the
+// block after it; from then on blocks are the new network's.
+func (n *Network) Renew(t testing.TB, i int) (*Network, *record.KeyRotateLeaf) {
+	t.Helper()
+	renewed := *n
+	renewed.Nodes = append([]Node(nil), n.Nodes...)
+	node := &renewed.Nodes[i]
+	seq := node.Record.Seq + 1
+	for name, signer := range map[string]*record.Signer{"vote": &node.Signers.Vote, "cosigner": &node.Signers.Cosigner, "log": &node.Signers.Log} {
+		*signer = NewSigner(fmt.Sprintf("%s %s %d", node.Record.Operator, name, seq))
+	}
+	signed, err := record.SignNode(record.NodeRecord{Operator: node.Record.Operator, Platforms: node.Record.Platforms, Seq: seq}, node.Signers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node.Record = signed
+	if renewed.Set, err = n.Set.Rotate(signed); err != nil {
+		t.Fatal(err)
+	}
+	return &renewed, &record.KeyRotateLeaf{Record: signed}
+}
+
 // Chain is a new chain of the network over a Memory of its own.
 func (n *Network) Chain(t testing.TB) *chain.Chain {
 	t.Helper()
@@ -253,7 +276,7 @@ func (n *Network) Force(t testing.TB, c *chain.Chain, leaves ...record.Leaf) *re
 	t.Helper()
 	header := &record.Header{
 		Height: c.Height() + 1, PreviousSize: c.Size(), PreviousRoot: c.Frontier().Root(), Time: n.Now(c).UnixMilli(),
-		Proposer: n.Set.Proposer(c.Height()+1, 0), Set: n.Set.Hash(), NextSet: n.Set.Hash(),
+		Proposer: n.Set.Proposer(c.Height()+1, 0), Set: c.Set().Hash(), NextSet: c.NextSet().Hash(),
 	}
 	block := new(record.Block)
 	for _, leaf := range append(leaves, header) {
