@@ -311,6 +311,7 @@ func (n *Node) makeMember() error {
 		Identity: n.identity, Vote: n.keys.Signers().Vote, Folder: n.folder("publish"),
 		Platforms: n.platforms(), Parallel: int(n.config.Build.Parallel), Deadline: n.config.Build.Timeout,
 		Recipes: n.recipes.Recipes, Relay: resend, Log: n.log,
+		Voting: func() bool { return n.quorum.Standing().Voting },
 	}, n.chain, agreement{n.quorum}, pinning{n.store}, inputs{n.inputs, engine}, blobs{n.host, n.store}, n.votes, engine)
 	return err
 }

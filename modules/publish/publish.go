@@ -51,6 +51,7 @@ type Chain interface {
 	Newest(recipe record.Hash, platform string) (*ledger.Attempt, error)
 	Attempt(id record.Hash) (*ledger.Attempt, error)
 	Attempts() ([]ledger.Attempt, error)
+	Younger(id record.Identity, a *ledger.Attempt) bool
 	ResolveTag(repository, tag string) (*ledger.Publication, error)
 	Files(prefix string) ([]ledger.Entry, error)
 }
@@ -100,6 +101,7 @@ type Config struct {
 	Parallel  int           // builds at once
 	Deadline  time.Duration // of an attempt, from its request
 	Recipes   func() ([]*record.Recipe, error)
+	Voting    func() bool   // whether this member may sign now; it is asked before each part
 	Relay     time.Duration // how often parts are sent again
 	Log       *slog.Logger
 }
@@ -277,7 +279,7 @@ func (m *Member) endorsement(change record.RecipeChange) (record.Part, error) {
 	m.mu.Lock()
 	known, ok := m.endorsed[digest]
 	m.mu.Unlock()
-	if ok && known.Endorse.Endorsement.LastHeight > height+endorsementHeights/2 {
+	if ok && known.Endorse.Endorsement.LastHeight > height+endorsementHeights/2 && known.Endorse.Endorsement.Set == m.chain.Set().Hash() {
 		return known, nil
 	}
 	e, err := record.SignEndorsement(m.chain.Network().Genesis, record.Endorsement{
@@ -393,6 +395,9 @@ func (m *Member) awaited(a record.Attempt) bool {
 // submit sends a part, unless the same was sent within Relay: steps come as
 // often as something changes, parts must not. It tells whether it sent it.
 func (m *Member) submit(key string, part record.Part) bool {
+	if !m.Voting() {
+		return false // what waits is tried again at every tick
+	}
 	now := time.Now()
 	m.mu.Lock()
 	recent := now.Sub(m.sent[key]) < m.Relay*9/10
@@ -546,7 +551,7 @@ func (m *Member) fetchBuilder(ctx context.Context, recipe *record.Recipe, lock *
 
 // driveAttempt brings this node's vote on an attempt forward.
 func (m *Member) driveAttempt(ctx context.Context, running *sync.WaitGroup, a *ledger.Attempt) {
-	if !m.builds(a.Attempt.Platform) || a.Attempt.Engine != m.engine.Name() {
+	if !m.builds(a.Attempt.Platform) || a.Attempt.Engine != m.engine.Name() || m.chain.Younger(m.Identity, a) {
 		return
 	}
 	// Until the outcome a vote that stands on the chain is sent again: a

@@ -144,6 +144,7 @@ func (n *node) start(fatal int, after bool) *life {
 	config := publish.Config{
 		Identity: w.Nodes[n.index].ID, Vote: w.Nodes[n.index].Signers.Vote, Folder: n.folder, Platforms: []string{chaintest.Platform},
 		Parallel: 1, Deadline: 2 * time.Hour, Relay: 5 * time.Second, Log: slog.New(slog.DiscardHandler),
+		Voting:  func() bool { return true },
 		Recipes: func() ([]*record.Recipe, error) { return n.recipes, nil },
 	}
 	var err error

@@ -8,7 +8,9 @@
 //
 // A vote is durable before it leaves: the order machine's Write action is
 // performed before the actions behind it, and if it cannot be, the service
-// stops with an error and starts again from the vote file.
+// stops with an error and starts again from the vote file. Before its first
+// vote a member asks the others what they recollect of it
+// (modules/quorum/fence).
 package quorum
 
 import (
@@ -16,10 +18,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/pyrsia/appliance/modules/ledger"
 	"github.com/pyrsia/appliance/modules/quorum/attest"
+	"github.com/pyrsia/appliance/modules/quorum/fence"
 	"github.com/pyrsia/appliance/modules/quorum/order"
 	"github.com/pyrsia/appliance/modules/quorum/order/votes"
 	"github.com/pyrsia/appliance/modules/record"
@@ -35,6 +40,8 @@ type Chain interface {
 	Propose(candidates [][]record.Leaf, proposer record.Identity, now time.Time, log record.Signer) (*record.Block, error)
 	Validate(block *record.Block, now time.Time) error
 	Append(certified *record.Certified) error
+	NextSet() *record.Set
+	Attempts() ([]ledger.Attempt, error)
 }
 
 // Transport sends messages to other members. Send queues and never blocks; a
@@ -49,6 +56,9 @@ type VoteFile interface {
 	Load(height int64) ([]votes.Record, error)
 	Prune(height int64) error
 	Highest() (votes.Position, error)
+	Outcome(attempt record.Hash) (statement []byte, salt record.Hash, ok bool, err error)
+	NextStart() (int64, error)
+	Remember(key record.PublicKey, i record.Incarnation) (record.Incarnation, error)
 }
 
 // Config is what the service needs.
@@ -71,6 +81,8 @@ const (
 	kindOrder = 'o'
 	kindPart  = 'a'
 	kindNote  = 'n'
+	kindStart = 'i' // an incarnation that asks
+	kindHeld  = 'r' // the recollection that answers it
 )
 
 // MaxMessage is the largest message in bytes.
@@ -110,8 +122,21 @@ type Service struct {
 	transport Transport
 	file      VoteFile
 	inbox     chan func(*loop)
-	queues    map[record.Identity]*queue // of each other member; only read
+	standing  atomic.Pointer[Standing]
+
+	mu     sync.Mutex // guards queues
+	queues map[record.Identity]*queue
 }
+
+// Standing is whether this member votes, for people and for who signs beside
+// the service.
+type Standing struct {
+	Voting bool
+	Reason string // why not, or ""
+}
+
+// Standing tells whether this member votes now.
+func (s *Service) Standing() Standing { return *s.standing.Load() }
 
 // New makes the service; it starts nothing.
 func New(config Config, chain Chain, transport Transport, file VoteFile) *Service {
@@ -119,18 +144,31 @@ func New(config Config, chain Chain, transport Transport, file VoteFile) *Servic
 		Config: config, chain: chain, transport: transport, file: file,
 		inbox: make(chan func(*loop), inboxSize), queues: map[record.Identity]*queue{},
 	}
-	for _, node := range chain.Set().Nodes {
-		s.queues[node.Identity] = new(queue)
-	}
+	s.standing.Store(&Standing{Reason: "the node is starting"})
 	return s
+}
+
+// queue is a member's; nil for who is none.
+func (s *Service) queue(from record.Identity) *queue {
+	if _, member := s.chain.Set().Node(from); !member {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	q := s.queues[from]
+	if q == nil {
+		q = new(queue)
+		s.queues[from] = q
+	}
+	return q
 }
 
 // Receive takes a message of another member. It never blocks; from is what the
 // transport authenticated.
 func (s *Service) Receive(from record.Identity, message []byte) {
-	q, member := s.queues[from]
+	q := s.queue(from)
 	size := int64(len(message))
-	if !member || size == 0 || size > MaxMessage || !q.enter(size) {
+	if q == nil || size == 0 || size > MaxMessage || !q.enter(size) {
 		return
 	}
 	queued := s.post(func(l *loop) {
@@ -146,8 +184,10 @@ func (s *Service) Receive(from record.Identity, message []byte) {
 // is sent again.
 func (s *Service) Connected(member record.Identity, connected bool) {
 	s.post(func(l *loop) {
+		l.away[member] = !connected
 		l.step(order.Reachable{Member: member, Reachable: connected})
 		if connected {
+			l.question(member)
 			l.step(order.Tick{})
 		}
 	})
@@ -219,12 +259,21 @@ type loop struct {
 	early   []record.Part // that came before the block they build on
 	dirty   bool          // the pool or the chain changed since the last look for work
 	pending bool          // what the machine was told last
+
+	fence   *fence.Fence
+	voting  bool                     // the fence is open, and the machine votes
+	away    map[record.Identity]bool // what the machine was told last
+	started map[record.Identity]start
+	ticked  time.Time // of the last tick, to find a clock that jumped
 }
 
 // Serve agrees until the context ends or a vote cannot be written.
 func (s *Service) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	l := &loop{Service: s, ctx: ctx, pool: attest.NewPool(s.chain), timers: make(chan order.Timeout, 64)}
+	l := &loop{
+		Service: s, ctx: ctx, pool: attest.NewPool(s.chain), timers: make(chan order.Timeout, 64),
+		away: map[record.Identity]bool{}, started: map[record.Identity]start{},
+	}
 	l.machine = order.New(l.orderConfig())
 	grown := make(chan struct{}, 1)
 	followed := make(chan struct{})
@@ -235,7 +284,9 @@ func (s *Service) Serve(ctx context.Context) error {
 	defer func() { cancel(); <-followed }()
 	tick := time.NewTicker(s.Tick)
 	defer tick.Stop()
+	l.ask()
 	l.start()
+	l.reconsider()
 	for l.fatal == nil {
 		if l.dirty && len(s.inbox) == 0 {
 			l.lookForWork()
@@ -251,7 +302,7 @@ func (s *Service) Serve(ctx context.Context) error {
 		case <-grown:
 			l.start()
 		case <-tick.C:
-			l.step(order.Tick{})
+			l.tick()
 			l.lookForWork() // also when messages never stop coming
 		}
 	}
@@ -279,10 +330,13 @@ func (l *loop) orderConfig() order.Config {
 // start begins the height after the chain's end, if the machine is behind it.
 func (l *loop) start() {
 	l.dirty = true
-	height := l.chain.Height() + 1
-	if height <= l.height {
-		return
+	if height := l.chain.Height() + 1; height > l.height {
+		l.begin(height)
 	}
+}
+
+// begin starts the machine on a height.
+func (l *loop) begin(height int64) {
 	records, err := l.file.Load(height)
 	if err != nil {
 		l.fatal = fmt.Errorf("read the vote file: %w", err)
@@ -304,9 +358,11 @@ func (l *loop) start() {
 	for _, part := range early {
 		l.add(part)
 	}
+	set := l.chain.Set()
+	l.fence.Sets(set)
 	// A chain that is behind its vote file was restored or has yet to catch up:
 	// it follows until it is where this node voted last.
-	l.step(order.Start{Height: height, Set: l.chain.Set(), Records: records, Fenced: highest.Height > height})
+	l.step(order.Start{Height: height, Set: set, Records: records, Fenced: !l.voting || highest.Height > height})
 }
 
 // step gives the machine an event and performs what it wants, in order. Events
@@ -354,7 +410,7 @@ func (l *loop) perform(action order.Action) {
 	case order.Certified:
 		l.append(action)
 	case order.Evidence:
-		l.Log.Error("a member contradicted itself: two signed messages for one slot", "first", fmt.Sprintf("%+v", action.First), "second", fmt.Sprintf("%+v", action.Second))
+		l.accuse(action)
 	case order.Conflict:
 		// Members lied. What is certified is what other nodes have: follow it.
 		l.Log.Error("a decided and a certified block of one height differ; tell the other operators", "height", action.Decided.Height, "decided", action.Decided.ID)
@@ -362,6 +418,9 @@ func (l *loop) perform(action order.Action) {
 		l.Log.Debug("dropped a message", "from", action.From, "why", action.Why)
 	case order.Fault:
 		l.Log.Error("the order machine met a fault", "error", action.Err)
+		if errors.Is(action.Err, order.ErrForeign) {
+			l.fence.Shut(action.Err)
+		}
 	case order.PeerBehind, order.PeerAhead:
 		// Both sides follow each other's chain over streams of their own.
 	}
@@ -394,6 +453,10 @@ func (l *loop) receive(from record.Identity, message []byte) {
 		l.Heard(part)
 	case kindNote:
 		l.Note(from, message[1:])
+	case kindStart:
+		l.recollect(from, message[1:])
+	case kindHeld:
+		l.answered(from, message[1:])
 	}
 }
 
@@ -438,7 +501,8 @@ func (l *loop) lookForWork() {
 func (l *loop) block() (*record.Block, error) {
 	now := time.Now()
 	candidates := l.pool.Candidates(now.UnixMilli(), l.Patience, l.Working)
-	due := l.chain.Height() == 0 || now.UnixMilli()-l.chain.Time() >= l.chain.Genesis().Timeouts.Heartbeat
+	// A change of the set waits for the block after its own.
+	due := l.chain.Height() == 0 || l.chain.NextSet().Hash() != l.chain.Set().Hash() || now.UnixMilli()-l.chain.Time() >= l.chain.Genesis().Timeouts.Heartbeat
 	if len(candidates) == 0 && !due {
 		return nil, nil
 	}

@@ -13,21 +13,22 @@ type Incarnation struct {
 	Signature Signature `json:"signature"`
 }
 
-func (i Incarnation) message(genesis Hash) []byte {
+// Message is what the signature is over.
+func (i Incarnation) Message(genesis Hash) []byte {
 	i.Signature = Signature{}
 	return SignBytes("incarnation", genesis, i)
 }
 
 // SignIncarnation signs a start of a member.
 func SignIncarnation(genesis Hash, i Incarnation, vote Signer) (Incarnation, error) {
-	signature, err := vote.Sign(i.message(genesis))
+	signature, err := vote.Sign(i.Message(genesis))
 	i.Signature = signature
 	return i, err
 }
 
 // Check verifies the incarnation by a vote key.
 func (i Incarnation) Check(genesis Hash, key PublicKey) error {
-	if i.Number < 1 || !key.Verify(i.message(genesis), i.Signature) {
+	if i.Number < 1 || !key.Verify(i.Message(genesis), i.Signature) {
 		return fmt.Errorf("%w: incarnation %d of %.80q does not verify", ErrMalformed, i.Number, string(i.Identity))
 	}
 	return nil

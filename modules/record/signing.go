@@ -115,7 +115,8 @@ func (h Holding) Check(genesis Hash, set *Set, a Attempt) error {
 	return set.verify(h.Identity, a.message(genesis, h.Identity), h.Signature)
 }
 
-func (c Commit) message(genesis, attempt Hash) []byte {
+// Message is what the signature is over.
+func (c Commit) Message(genesis, attempt Hash) []byte {
 	return SignBytes("commit", genesis, struct {
 		Attempt  Hash     `json:"attempt"`
 		Identity Identity `json:"identity"`
@@ -126,14 +127,14 @@ func (c Commit) message(genesis, attempt Hash) []byte {
 // SignCommit signs a member's commit for an attempt.
 func SignCommit(genesis, attempt Hash, id Identity, value Hash, vote Signer) (Commit, error) {
 	c := Commit{Identity: id, Value: value}
-	signature, err := vote.Sign(c.message(genesis, attempt))
+	signature, err := vote.Sign(c.Message(genesis, attempt))
 	c.Signature = signature
 	return c, err
 }
 
 // Check verifies the commit's signature.
 func (c Commit) Check(genesis, attempt Hash, set *Set) error {
-	return set.verify(c.Identity, c.message(genesis, attempt), c.Signature)
+	return set.verify(c.Identity, c.Message(genesis, attempt), c.Signature)
 }
 
 // Attestation is a member's revealed vote: its signature over a statement, and

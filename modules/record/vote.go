@@ -78,9 +78,9 @@ type Vote struct {
 	Voter     Identity  `json:"voter"`
 }
 
-// message is SignBytes("vote", …), written out: a member checks some hundred
-// of them per block.
-func (v Vote) message(genesis Hash) []byte {
+// Message is what the signature is over: SignBytes("vote", …), written out,
+// since a member checks some hundred of them per block.
+func (v Vote) Message(genesis Hash) []byte {
 	b := make([]byte, 0, 384)
 	b = append(b, "pyrsia/vote/v1\n"...)
 	b = append(b, genesis.String()...)
@@ -106,7 +106,7 @@ func (id BlockID) append(b []byte) []byte {
 
 // SignVote signs a vote.
 func SignVote(genesis Hash, v Vote, vote Signer) (Vote, error) {
-	signature, err := vote.Sign(v.message(genesis))
+	signature, err := vote.Sign(v.Message(genesis))
 	v.Signature = signature
 	return v, err
 }
@@ -140,7 +140,7 @@ func (v Vote) Check(genesis Hash, set *Set, verify Verifier) error {
 		return err
 	}
 	node, _ := set.Node(v.Voter)
-	if !verify(node.VoteKey, v.message(genesis), v.Signature) {
+	if !verify(node.VoteKey, v.Message(genesis), v.Signature) {
 		return fmt.Errorf("%w: %s of %s: signature does not verify", ErrMalformed, v.Step, v.Voter)
 	}
 	return nil
@@ -238,7 +238,8 @@ type Proposal struct {
 	ValidRound int64           `json:"validRound"` // -1: proposed for the first time
 }
 
-func (p Proposal) message(genesis Hash) []byte {
+// Message is what the signature is over.
+func (p Proposal) Message(genesis Hash) []byte {
 	b := make([]byte, 0, 384)
 	b = append(b, "pyrsia/proposal/v1\n"...)
 	b = append(b, genesis.String()...)
@@ -256,7 +257,7 @@ func (p Proposal) message(genesis Hash) []byte {
 
 // SignProposal signs a proposal.
 func SignProposal(genesis Hash, p Proposal, vote Signer) (Proposal, error) {
-	signature, err := vote.Sign(p.message(genesis))
+	signature, err := vote.Sign(p.Message(genesis))
 	p.Signature = signature
 	return p, err
 }
@@ -306,7 +307,7 @@ func (p Proposal) checkOwn(genesis Hash, set *Set, verify Verifier) error {
 		return err
 	}
 	node, _ := set.Node(p.Proposer)
-	if !verify(node.VoteKey, p.message(genesis), p.Signature) {
+	if !verify(node.VoteKey, p.Message(genesis), p.Signature) {
 		return fmt.Errorf("%w: proposal of %s: signature does not verify", ErrMalformed, p.Proposer)
 	}
 	return nil

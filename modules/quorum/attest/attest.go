@@ -34,6 +34,7 @@ const (
 	maxChanges     = 10_000   // endorsed and not yet on the chain
 	maxChangeBytes = 64 << 20 // of the recipes endorsed
 	maxAttempts    = 64       // held and not yet on the chain
+	maxEvidence    = 64       // offences of one member, not yet on the chain
 )
 
 // maxVotes bounds the attempts under way, each of which is on the chain.
@@ -47,6 +48,13 @@ type View interface {
 	Recipe(hash record.Hash) (*ledger.Recipe, error)
 	Newest(recipe record.Hash, platform string) (*ledger.Attempt, error)
 	Attempt(id record.Hash) (*ledger.Attempt, error)
+	SetAt(height int64) (*record.Set, error)
+	// UsedKey tells whether a key is or was a member's.
+	UsedKey(key record.PublicKey) bool
+	// Younger tells whether a member's keys are younger than an attempt.
+	Younger(id record.Identity, a *ledger.Attempt) bool
+	// Accused tells whether an offence needs no further evidence.
+	Accused(o record.Offence) bool
 }
 
 // Pool holds the parts that are not on the chain yet.
@@ -56,6 +64,10 @@ type Pool struct {
 	endorsed map[record.Identity]load
 	attempts map[record.Hash]*holdings
 	votes    map[record.Hash]*votes // by attempt leaf hash
+
+	rotations map[record.Identity]record.NodeRecord // the highest of each member
+	evidence  map[record.Offence]*record.EvidenceLeaf
+	set       *record.Set // under which the parts were checked
 }
 
 // load is how much of the pool a member fills with endorsed changes.
@@ -86,6 +98,7 @@ func NewPool(view View) *Pool {
 	return &Pool{
 		view: view, changes: map[record.Hash]*change{}, endorsed: map[record.Identity]load{},
 		attempts: map[record.Hash]*holdings{}, votes: map[record.Hash]*votes{},
+		rotations: map[record.Identity]record.NodeRecord{}, evidence: map[record.Offence]*record.EvidenceLeaf{}, set: view.Set(),
 	}
 }
 
@@ -101,6 +114,10 @@ func (p *Pool) Add(part record.Part) (added bool, err error) {
 		return p.commit(*part.Commit)
 	case part.Reveal != nil:
 		return p.reveal(*part.Reveal)
+	case part.Rotate != nil:
+		return p.rotate(*part.Rotate)
+	case part.Evidence != nil:
+		return p.accuse(part.Evidence)
 	}
 	return false, fmt.Errorf("%w: empty", ErrRefused)
 }
@@ -220,14 +237,36 @@ func (p *Pool) commit(c record.CommitPart) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("%w: %w: commit: %w", ErrRefused, ErrEarly, err)
 	}
-	if _, known := v.commits[c.Commit.Identity]; known || state.Status != ledger.StatusOpen {
+	if known, ok := said(v, state, c.Commit.Identity); ok {
+		if known.Value == c.Commit.Value {
+			return false, nil
+		}
+		return p.accuse(record.NewCommitEvidence(c.Attempt, known, c.Commit))
+	}
+	if state.Status != ledger.StatusOpen {
 		return false, nil
+	}
+	if p.view.Younger(c.Commit.Identity, state) {
+		return false, fmt.Errorf("%w: the keys of %s are younger than the attempt", ErrRefused, c.Commit.Identity)
 	}
 	if err := c.Commit.Check(p.view.Network().Genesis, c.Attempt, p.view.Set()); err != nil {
 		return false, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	v.commits[c.Commit.Identity] = c.Commit
 	return true, nil
+}
+
+// said is the commit of a member that is known of an attempt.
+func said(v *votes, state *ledger.Attempt, id record.Identity) (record.Commit, bool) {
+	if c, ok := v.commits[id]; ok {
+		return c, true
+	}
+	for _, c := range state.Commits {
+		if c.Identity == id {
+			return c, true
+		}
+	}
+	return record.Commit{}, false
 }
 
 func (p *Pool) reveal(r record.RevealPart) (bool, error) {
@@ -276,12 +315,12 @@ type Patience struct {
 	Reveal int64 // milliseconds after a majority revealed the same
 }
 
-// Candidates are the leaves that can be put together now, in the order recipe,
-// attempt, commits, publish, attest. now is in milliseconds since 1970;
+// Candidates are the leaves that can be put together now, in the order
+// key-rotate, evidence, recipe, attempt, commits, publish, attest. now is in milliseconds since 1970;
 // working tells whether a member is connected and at work on the attempt.
 func (p *Pool) Candidates(now int64, patience Patience, working func(record.Identity, record.Hash) bool) [][]record.Leaf {
 	p.prune(now)
-	var candidates [][]record.Leaf
+	candidates := p.memberLeaves()
 	majority := p.view.Set().Majority()
 	for _, digest := range sortedKeys(p.changes) {
 		if c := p.changes[digest]; len(c.endorsements) >= majority {
@@ -454,6 +493,7 @@ func attestLeaves(state *ledger.Attempt, v *votes, published record.Hash) [][]re
 
 // prune drops what the chain or the clock is past.
 func (p *Pool) prune(now int64) {
+	p.follow()
 	for digest, c := range p.changes {
 		_, err := p.view.Recipe(c.change.RecipeHash())
 		for id, e := range c.endorsements {

@@ -331,10 +331,15 @@ func TestCommitRefused(t *testing.T) {
 	r.add(commit(v, 0))
 	r.ignore(commit(v, 0))
 	other := r.Votes(t, v.Attempt, file("changed its mind"))
-	r.ignore(commit(other, 0)) // the first one counts
+	r.add(commit(other, 0)) // the first one counts, and the two are evidence
+	r.ignore(commit(other, 0))
 	r.add(commit(v, 1), commit(v, 2))
 	r.block()
-	r.ignore(commit(v, 3)) // too late
+	if found, err := r.c.Evidence(); err != nil || len(found) != 1 || found[0].What != "commit" || found[0].Identity != r.Nodes[0].ID {
+		t.Errorf("evidence %+v, %v", found, err)
+	}
+	r.ignore(commit(other, 0)) // it is on the chain
+	r.ignore(commit(v, 3))     // too late
 }
 
 func TestRevealRefused(t *testing.T) {

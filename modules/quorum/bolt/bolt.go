@@ -61,12 +61,14 @@ var (
 	bucketOrder    = []byte("order")    // height, round, kind, root → record
 	bucketOutcomes = []byte("outcomes") // attempt → salt, statement
 	bucketReleased = []byte("released") // attempt → votes.Release
-	buckets        = [][]byte{bucketMeta, bucketOrder, bucketOutcomes, bucketReleased}
+	bucketOthers   = []byte("others")   // another member's vote key → its highest incarnation
+	buckets        = [][]byte{bucketMeta, bucketOrder, bucketOutcomes, bucketReleased, bucketOthers}
 
 	keyVersion = []byte("version")
 	keyState   = []byte("state") // floor and highest position
 	keyBound   = []byte("key")   // the vote key
-	version    = []byte("pyrsia vote file 1")
+	keyStarts  = []byte("starts")
+	version    = []byte("pyrsia vote file 2")
 )
 
 // File is an open vote file. It is safe for concurrent use.
@@ -477,6 +479,48 @@ func (f *File) Released(attempt record.Hash) (r votes.Release, err error) {
 		return err
 	})
 	return r, err
+}
+
+// NextStart implements votes.File.
+func (f *File) NextStart() (starts int64, err error) {
+	err = f.update(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		data, err := get(meta, keyStarts)
+		if err != nil {
+			return err
+		}
+		if data != nil && len(data) != 8 {
+			return fmt.Errorf("starts: %w", ErrDamaged)
+		}
+		if data != nil {
+			starts = int64(binary.BigEndian.Uint64(data))
+		}
+		starts++
+		return meta.Put(keyStarts, seal(binary.BigEndian.AppendUint64(nil, uint64(starts))))
+	})
+	return starts, err
+}
+
+// Remember implements votes.File.
+func (f *File) Remember(key record.PublicKey, i record.Incarnation) (kept record.Incarnation, err error) {
+	err = f.update(func(tx *bbolt.Tx) error {
+		others := tx.Bucket(bucketOthers)
+		data, err := get(others, key[:])
+		if err != nil {
+			return err
+		}
+		if data != nil {
+			if kept, err = record.DecodeIncarnation(data); err != nil {
+				return fmt.Errorf("%w: %w", ErrDamaged, err)
+			}
+		}
+		if data != nil && kept.Number >= i.Number {
+			return errNoChange
+		}
+		kept = i
+		return others.Put(key[:], seal(record.MustMarshal(i)))
+	})
+	return kept, err
 }
 
 func getReleased(tx *bbolt.Tx, attempt record.Hash) (votes.Release, error) {

@@ -201,40 +201,47 @@ func (m *Machine) Status() Status {
 	return s
 }
 
-// Seen is the highest vote of a member that this machine holds, zero if none:
-// what a member that doubts its vote file asks the others for.
-func (m *Machine) Seen(member record.Identity) votes.Position {
-	var seen votes.Position
-	note := func(p votes.Position) {
-		if seen.Before(p) {
-			seen = p
+// Recall is what this machine holds that a member signed for the height it
+// works on: its latest prevote, precommit and cosign, and its latest proposal.
+// It is what a member that starts asks the others for.
+func (m *Machine) Recall(member record.Identity) (recalled []record.Vote, proposals []record.Proposal) {
+	latest := map[record.Step]record.Vote{}
+	note := func(v record.Vote) {
+		if known, ok := latest[v.Step]; v.Voter == member && (!ok || known.Round < v.Round) {
+			latest[v.Step] = v
 		}
 	}
-	for _, s := range m.locked.proof.Signatures {
-		if s.Voter == member {
-			note(votes.Position{Height: m.height, Round: m.locked.round, Kind: votes.Prevote})
+	for _, quorum := range []record.Quorum{m.locked.proof, m.valid.proof, m.decided} {
+		for _, v := range quorum.Votes() {
+			note(v)
 		}
 	}
-	for _, s := range m.decided.Signatures {
-		if s.Voter == member {
-			note(votes.Position{Height: m.height, Round: m.decided.Round, Kind: votes.Precommit})
-		}
+	for _, v := range m.entry {
+		note(v)
 	}
+	last := int64(-1)
 	for number, r := range m.rounds {
-		if r.proposal != nil && r.proposal.Proposer == member {
-			note(votes.Position{Height: m.height, Round: number, Kind: votes.Proposal})
+		for _, t := range []tally{r.prevotes, r.precommits} {
+			if v, ok := t.votes[member]; ok {
+				note(v)
+			}
 		}
-		if _, ok := r.prevotes.votes[member]; ok {
-			note(votes.Position{Height: m.height, Round: number, Kind: votes.Prevote})
-		}
-		if _, ok := r.precommits.votes[member]; ok {
-			note(votes.Position{Height: m.height, Round: number, Kind: votes.Precommit})
+		if p := r.proposal; p != nil && p.Proposer == member && number > last {
+			last = number
+			head := *p
+			head.Block, head.Lock = nil, nil
+			proposals = []record.Proposal{head}
 		}
 	}
-	if _, ok := m.cosigns[member]; ok {
-		note(votes.Slot{Height: m.height, Kind: votes.Cosign}.Position())
+	if c, ok := m.cosigns[member]; ok {
+		note(c.Vote)
 	}
-	return seen
+	for _, step := range []record.Step{record.StepPrevote, record.StepPrecommit, record.StepCosign} {
+		if v, ok := latest[step]; ok {
+			recalled = append(recalled, v)
+		}
+	}
+	return recalled, proposals
 }
 
 func (m *Machine) do(actions ...Action) { m.out = append(m.out, actions...) }

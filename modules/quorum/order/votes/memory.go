@@ -3,6 +3,7 @@ package votes
 import (
 	"bytes"
 	"fmt"
+	"maps"
 	"sort"
 	"sync"
 
@@ -17,6 +18,8 @@ type Memory struct {
 	records  map[Slot][]byte
 	outcomes map[record.Hash]outcome
 	released map[record.Hash]Release
+	starts   int64
+	others   map[record.PublicKey]record.Incarnation
 }
 
 var _ File = (*Memory)(nil)
@@ -30,7 +33,10 @@ type outcome struct {
 func (m *Memory) Clone() *Memory {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	c := &Memory{state: m.state, records: map[Slot][]byte{}, outcomes: map[record.Hash]outcome{}, released: map[record.Hash]Release{}}
+	c := &Memory{
+		state: m.state, records: map[Slot][]byte{}, outcomes: map[record.Hash]outcome{}, released: map[record.Hash]Release{},
+		starts: m.starts, others: maps.Clone(m.others),
+	}
 	for slot, data := range m.records {
 		c.records[slot] = data
 	}
@@ -165,4 +171,26 @@ func (m *Memory) Released(attempt record.Hash) (Release, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.released[attempt], nil
+}
+
+// NextStart implements File.
+func (m *Memory) NextStart() (int64, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.starts++
+	return m.starts, nil
+}
+
+// Remember implements File.
+func (m *Memory) Remember(key record.PublicKey, i record.Incarnation) (record.Incarnation, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if known, ok := m.others[key]; ok && known.Number >= i.Number {
+		return known, nil
+	}
+	if m.others == nil {
+		m.others = map[record.PublicKey]record.Incarnation{}
+	}
+	m.others[key] = i
+	return i, nil
 }

@@ -143,6 +143,12 @@ type File interface {
 	PutReleased(attempt record.Hash, r Release) error
 	// Released is how much of the attempt's outcome may have left.
 	Released(attempt record.Hash) (Release, error)
+	// NextStart counts the starts of this member's program: 1 the first time,
+	// one more at each call, for ever.
+	NextStart() (int64, error)
+	// Remember keeps the incarnation with the highest number that was ever
+	// given for a vote key, of two with one number the first, and returns it.
+	Remember(key record.PublicKey, i record.Incarnation) (record.Incarnation, error)
 }
 
 // State is what the rules need to know of a file.

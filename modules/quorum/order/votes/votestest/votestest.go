@@ -30,7 +30,7 @@ func Conformance(t *testing.T, open func(t *testing.T) votes.File, reopen func(t
 	}{
 		{"write once", testOnce}, {"forward only", testForward}, {"all or none", testAtomic},
 		{"load", testLoad}, {"prune", testPrune}, {"outcomes", testOutcomes},
-		{"releases", testReleases}, {"refused records", testRefused}, {"concurrent", testConcurrent},
+		{"releases", testReleases}, {"starts", testStarts}, {"other members' starts", testRemember}, {"refused records", testRefused}, {"concurrent", testConcurrent},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := open(t)
@@ -247,5 +247,35 @@ func testConcurrent(t *testing.T, f votes.File, again func() votes.File) {
 	}
 	if got := load(t, again(), 1); got != <-won+" " {
 		t.Fatalf("file holds %q", got)
+	}
+}
+
+func testStarts(t *testing.T, f votes.File, again func() votes.File) {
+	for want := int64(1); want <= 4; want++ {
+		got, err := f.NextStart()
+		if err != nil || got != want {
+			t.Fatalf("start %d, %v; want %d", got, err, want)
+		}
+		if want == 2 {
+			f = again()
+		}
+	}
+}
+
+func testRemember(t *testing.T, f votes.File, again func() votes.File) {
+	one, other := record.PublicKey{1}, record.PublicKey{2}
+	for i, step := range []struct {
+		key                    record.PublicKey
+		number, nonce, is, was int64
+	}{
+		{one, 1, 1, 1, 1}, {one, 3, 2, 3, 2}, {one, 2, 3, 3, 2}, {one, 3, 4, 3, 2}, {other, 1, 5, 1, 5}, {one, 4, 6, 4, 6}, {one, 3, 2, 4, 6},
+	} {
+		got, err := f.Remember(step.key, record.Incarnation{Identity: "member", Nonce: record.Hash{byte(step.nonce)}, Number: step.number})
+		if err != nil || got.Number != step.is || got.Nonce != (record.Hash{byte(step.was)}) {
+			t.Fatalf("step %d: %+v, %v", i, got, err)
+		}
+		if i%2 == 1 {
+			f = again()
+		}
 	}
 }

@@ -1,0 +1,264 @@
+// Package fence is what stands between a start of a member's program and its
+// first vote: it asks the other members what they recollect of this one, and
+// finds out whether the vote file is older than what was signed.
+//
+// A vote file is set back by a restored backup or by the snapshot of a virtual
+// machine. What it then does not know could be contradicted. Two things show
+// it, both signed by this member, so that nobody can make up a past for it:
+//
+//   - a start of the same or a higher number that is not this one. Others keep
+//     the number of the highest start durably, so this is found long after;
+//   - a vote or a commit that the file does not hold. Others keep these while
+//     they can still count.
+//
+// A member whose file was set back signs nothing any more, with no end but new
+// keys (pyrsia node rekey). One that others have nothing against votes once all
+// of them have answered, or, after some patience, Q-1 of them: with fewer there
+// is no quorum to vote in. What is lost and was heard by nobody that answers is
+// not found; docs/protocol.md states that bound.
+//
+// Everything here is pure: no socket, clock or goroutine. The vote file comes as
+// a port. A Fence serves one goroutine.
+package fence
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/pyrsia/appliance/modules/quorum/order/votes"
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+// ErrSetBack is wrapped by the reason for which a member must not sign.
+var ErrSetBack = errors.New("the vote file of this node is older than what its key signed")
+
+// Patience is how many ticks a member waits for all others before Q-1 answers
+// are enough.
+const Patience = 3
+
+// File is what is read of the vote file.
+type File interface {
+	Load(height int64) ([]votes.Record, error)
+	Highest() (votes.Position, error)
+	Outcome(attempt record.Hash) (statement []byte, salt record.Hash, ok bool, err error)
+}
+
+// Config is a fence's fixed surroundings.
+type Config struct {
+	Self    record.Identity
+	Genesis record.Hash
+	Key     record.PublicKey // vote key
+	File    File
+	// Closed is the height up to which the chain is certified here: no vote of
+	// these heights can count any more.
+	Closed func() int64
+	// Verify checks signatures of vote keys; PublicKey.Verify if nil.
+	Verify record.Verifier
+}
+
+// Fence is one question to all members, and their answers.
+type Fence struct {
+	cfg      Config
+	own      record.Incarnation
+	set      *record.Set
+	answered map[record.Identity]bool
+	ticks    int
+	open     bool
+	reason   error
+}
+
+// New is the fence of a start. own is signed and its number is durable.
+func New(cfg Config, own record.Incarnation, set *record.Set) *Fence {
+	if cfg.Verify == nil {
+		cfg.Verify = record.PublicKey.Verify
+	}
+	return &Fence{cfg: cfg, own: own, set: set, answered: map[record.Identity]bool{}}
+}
+
+// Question is what to send to the others.
+func (f *Fence) Question() record.Incarnation { return f.own }
+
+// Again asks everybody anew, with a later start's incarnation: the clock showed
+// that time was lost.
+func (f *Fence) Again(own record.Incarnation) {
+	f.own, f.ticks, f.open = own, 0, false
+	clear(f.answered)
+}
+
+// Sets follows a change of the set.
+func (f *Fence) Sets(set *record.Set) { f.set = set }
+
+// Tick counts time, and lists who is to be asked again.
+func (f *Fence) Tick() (ask []record.Identity) {
+	f.ticks++
+	for i := range f.set.Nodes {
+		if id := f.set.Nodes[i].Identity; id != f.cfg.Self && !f.answered[id] {
+			ask = append(ask, id)
+		}
+	}
+	return ask
+}
+
+// Open tells whether the member may vote.
+func (f *Fence) Open() bool {
+	if f.reason != nil {
+		return false
+	}
+	if f.open {
+		return true
+	}
+	others, answers := 0, 0
+	for i := range f.set.Nodes {
+		if id := f.set.Nodes[i].Identity; id != f.cfg.Self {
+			others++
+			if f.answered[id] {
+				answers++
+			}
+		}
+	}
+	f.open = answers == others || answers >= f.set.Quorum()-1 && f.ticks >= Patience
+	return f.open
+}
+
+// Answered is how many members answered, and how many are needed at the least.
+func (f *Fence) Answered() (answers, need int) { return len(f.answered), f.set.Quorum() - 1 }
+
+// Reason is why the member must never vote with this key again; nil if nothing
+// is known against it.
+func (f *Fence) Reason() error { return f.reason }
+
+// Shut shuts the fence for a reason that was found elsewhere.
+func (f *Fence) Shut(reason error) {
+	if f.reason == nil {
+		f.reason = reason
+	}
+}
+
+// Answer takes what a member recollects. An error says what is wrong with the
+// answer itself, which then counts for nothing.
+func (f *Fence) Answer(from record.Identity, r record.Recollection) error {
+	if _, member := f.set.Node(from); !member || from == f.cfg.Self {
+		return fmt.Errorf("%w: %.80q is no other member", record.ErrMalformed, string(from))
+	}
+	if r.Nonce != f.own.Nonce {
+		return nil // to a question of before
+	}
+	if err := f.incarnation(r.Incarnation); err != nil {
+		return err
+	}
+	for _, v := range r.Votes {
+		if err := f.vote(v); err != nil {
+			return err
+		}
+	}
+	for _, p := range r.Proposals {
+		if err := f.proposal(p); err != nil {
+			return err
+		}
+	}
+	for _, c := range r.Commits {
+		if err := f.commit(c); err != nil {
+			return err
+		}
+	}
+	f.answered[from] = true
+	return nil
+}
+
+func (f *Fence) signed(message []byte, signature record.Signature) bool {
+	return f.cfg.Verify(f.cfg.Key, message, signature)
+}
+
+func (f *Fence) incarnation(i record.Incarnation) error {
+	if i.Identity != f.cfg.Self || !f.signed(i.Message(f.cfg.Genesis), i.Signature) {
+		return fmt.Errorf("%w: an incarnation that is not this node's", record.ErrMalformed)
+	}
+	if i.Number >= f.own.Number && i.Nonce != f.own.Nonce {
+		f.Shut(fmt.Errorf("%w: this is its start %d, and members know a start %d", ErrSetBack, f.own.Number, i.Number))
+	}
+	return nil
+}
+
+func (f *Fence) vote(v record.Vote) error {
+	if v.Voter != f.cfg.Self || !f.signed(v.Message(f.cfg.Genesis), v.Signature) {
+		return fmt.Errorf("%w: a vote that is not this node's", record.ErrMalformed)
+	}
+	kind, ok := map[record.Step]votes.Kind{
+		record.StepPrevote: votes.Prevote, record.StepPrecommit: votes.Precommit, record.StepCosign: votes.Cosign,
+	}[v.Step]
+	if !ok {
+		return fmt.Errorf("%w: a vote of the step %.40q", record.ErrMalformed, string(v.Step))
+	}
+	return f.compare(votes.Slot{Height: v.Height, Round: v.Round, Kind: kind}, v.ID)
+}
+
+func (f *Fence) proposal(p record.Proposal) error {
+	if p.Proposer != f.cfg.Self || !f.signed(p.Message(f.cfg.Genesis), p.Signature) {
+		return fmt.Errorf("%w: a proposal that is not this node's", record.ErrMalformed)
+	}
+	return f.compare(votes.Slot{Height: p.Height, Round: p.Round, Kind: votes.Proposal}, p.ID)
+}
+
+// compare holds a signed message to the file.
+func (f *Fence) compare(slot votes.Slot, id record.BlockID) error {
+	highest, err := f.cfg.File.Highest()
+	if err != nil {
+		return err
+	}
+	if slot.Height <= f.cfg.Closed() || slot.Height < highest.Height {
+		return nil // finished: the file refuses to sign there
+	}
+	records, err := f.cfg.File.Load(slot.Height)
+	if err != nil {
+		return err
+	}
+	for _, r := range records {
+		if r.Slot != slot {
+			continue
+		}
+		known, err := signedID(r)
+		if err != nil {
+			return err
+		}
+		if known != id {
+			f.Shut(fmt.Errorf("%w: two different messages are signed, each as the %s", ErrSetBack, slot))
+		}
+		return nil
+	}
+	f.Shut(fmt.Errorf("%w: members hold a %s that it does not know", ErrSetBack, slot))
+	return nil
+}
+
+// signedID is the block of a signed record.
+func signedID(r votes.Record) (record.BlockID, error) {
+	message, err := record.DecodeMessage(r.Data)
+	if err != nil {
+		return record.BlockID{}, err
+	}
+	switch m := message.(type) {
+	case *record.Vote:
+		return m.ID, nil
+	case *record.Cosign:
+		return m.Vote.ID, nil
+	case *record.Proposal:
+		return m.ID, nil
+	}
+	return record.BlockID{}, fmt.Errorf("%w: %s", record.ErrMalformed, r.Slot)
+}
+
+func (f *Fence) commit(c record.CommitPart) error {
+	if c.Commit.Identity != f.cfg.Self || !f.signed(c.Commit.Message(f.cfg.Genesis, c.Attempt), c.Commit.Signature) {
+		return fmt.Errorf("%w: a commit that is not this node's", record.ErrMalformed)
+	}
+	return f.Outcome(c.Attempt)
+}
+
+// Outcome shuts the fence if the file holds no outcome of an attempt in which
+// this member is known to have committed or voted.
+func (f *Fence) Outcome(attempt record.Hash) error {
+	_, _, known, err := f.cfg.File.Outcome(attempt)
+	if err == nil && !known {
+		f.Shut(fmt.Errorf("%w: it committed to a result in attempt %s, which the file does not know", ErrSetBack, attempt.Short()))
+	}
+	return err
+}

@@ -1,0 +1,230 @@
+package quorum
+
+import (
+	"crypto/rand"
+	"fmt"
+	"time"
+
+	"github.com/pyrsia/appliance/modules/ledger"
+	"github.com/pyrsia/appliance/modules/quorum/fence"
+	"github.com/pyrsia/appliance/modules/quorum/order"
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+const (
+	// clockJump is by how much the wall clock may drift from the monotonic one
+	// between two ticks. More means that the machine slept, or is a snapshot that
+	// goes on: the member asks the others anew before it votes.
+	clockJump = 5 * time.Second
+
+	// startPause is how often a member's new starts are remembered at the most:
+	// each costs a write to the disk.
+	startPause = 200 * time.Millisecond
+)
+
+// start is what was last heard of another member's starts.
+type start struct {
+	nonce record.Hash
+	heard time.Time
+}
+
+// ask begins a start: a new incarnation, durable before anybody hears of it.
+func (l *loop) ask() {
+	number, err := l.file.NextStart()
+	if err != nil {
+		l.fatal = fmt.Errorf("write the vote file: %w", err)
+		return
+	}
+	own := record.Incarnation{Identity: l.Identity, Number: number}
+	rand.Read(own.Nonce[:])
+	genesis := l.chain.Network().Genesis
+	if own, err = record.SignIncarnation(genesis, own, l.Signers.Vote); err != nil {
+		l.fatal = fmt.Errorf("sign a start: %w", err)
+		return
+	}
+	if l.fence == nil {
+		l.fence = fence.New(fence.Config{
+			Self: l.Identity, Genesis: genesis, Key: l.Signers.Vote.Public(), File: l.file, Closed: l.chain.Height,
+		}, own, l.chain.Set())
+	} else {
+		l.fence.Again(own)
+	}
+	l.recallOwn()
+	l.ticked = time.Now()
+	for _, node := range l.chain.Set().Nodes {
+		l.question(node.Identity)
+	}
+}
+
+// recallOwn holds the vote file to what the chain says of this member.
+func (l *loop) recallOwn() {
+	attempts, err := l.chain.Attempts()
+	if err != nil {
+		l.fatal = fmt.Errorf("read the chain: %w", err)
+		return
+	}
+	for i := range attempts {
+		a := &attempts[i]
+		if a.Active(l.chain.Time()) && l.spoke(a) {
+			if err := l.fence.Outcome(a.ID); err != nil {
+				l.fatal = fmt.Errorf("read the vote file: %w", err)
+			}
+		}
+	}
+}
+
+// spoke tells whether this member's keys of now committed or voted in an
+// attempt.
+func (l *loop) spoke(a *ledger.Attempt) bool {
+	if node, ok := l.chain.Set().Node(l.Identity); !ok || node.VoteKey != l.Signers.Vote.Public() || l.chain.Younger(l.Identity, a) {
+		return false
+	}
+	_, committed := a.Committed(l.Identity)
+	_, voted := a.VoteOf(l.Identity)
+	return committed || voted
+}
+
+// question asks one member what it recollects.
+func (l *loop) question(to record.Identity) {
+	if to != l.Identity && l.fence != nil {
+		l.transport.Send(to, append([]byte{kindStart}, record.MustMarshal(l.fence.Question())...))
+	}
+}
+
+// recollect answers a member that starts.
+func (l *loop) recollect(from record.Identity, data []byte) {
+	asks, err := record.DecodeIncarnation(data)
+	node, member := l.chain.Set().Node(from)
+	if err != nil || !member || asks.Identity != from || asks.Check(l.chain.Network().Genesis, node.VoteKey) != nil {
+		l.Log.Debug("dropped a question", "from", from, "error", err)
+		return
+	}
+	last := l.started[from]
+	if last.nonce != asks.Nonce && time.Since(last.heard) < startPause {
+		return // it asks again
+	}
+	l.started[from] = start{nonce: asks.Nonce, heard: time.Now()}
+	kept, err := l.file.Remember(node.VoteKey, asks)
+	if err != nil {
+		l.fatal = fmt.Errorf("write the vote file: %w", err)
+		return
+	}
+	answer := record.Recollection{Incarnation: kept, Nonce: asks.Nonce, Commits: l.pool.CommitsOf(from, record.MaxRecalledCommits)}
+	answer.Votes, answer.Proposals = l.machine.Recall(from)
+	l.transport.Send(from, append([]byte{kindHeld}, record.MustMarshal(answer)...))
+}
+
+// answered takes what a member recollects of this one.
+func (l *loop) answered(from record.Identity, data []byte) {
+	r, err := record.DecodeRecollection(data)
+	if err == nil {
+		err = l.fence.Answer(from, r)
+	}
+	if err != nil {
+		l.Log.Debug("dropped an answer", "from", from, "error", err)
+	}
+	l.reconsider()
+}
+
+// tick sends again what may have been lost.
+func (l *loop) tick() {
+	now := time.Now()
+	jumped := now.Round(0).Sub(l.ticked.Round(0)) - now.Sub(l.ticked)
+	l.ticked = now
+	if jumped.Abs() > clockJump {
+		l.Log.Warn("the clock jumped; asking the other members again before the next vote", "by", jumped)
+		l.ask()
+	}
+	for _, id := range l.fence.Tick() {
+		l.question(id)
+	}
+	l.reconsider()
+	l.rotate()
+	for _, part := range l.pool.Evidence() {
+		l.relay(part)
+	}
+	l.step(order.Tick{})
+}
+
+// reconsider opens or shuts the machine as the fence says.
+func (l *loop) reconsider() {
+	open := l.fence.Open()
+	l.tell(open)
+	if open == l.voting || l.height == 0 {
+		return
+	}
+	l.voting = open
+	// A machine votes or does not for a whole height: begin it again from the
+	// vote file, as after a restart.
+	l.machine = order.New(l.orderConfig())
+	l.asked, l.pending, l.dirty = nil, false, true
+	for member, away := range l.away {
+		l.step(order.Reachable{Member: member, Reachable: !away})
+	}
+	l.begin(l.height)
+}
+
+// tell publishes this member's standing, and logs a reason once.
+func (l *loop) tell(open bool) {
+	now := Standing{Voting: open}
+	node, member := l.chain.Set().Node(l.Identity)
+	switch {
+	case l.fence.Reason() != nil:
+		now.Reason = l.fence.Reason().Error() + `; stop this node and run "pyrsia node rekey"`
+	case !member:
+		now = Standing{Reason: "this node is not a member of the network's set"}
+	case node.VoteKey != l.Signers.Vote.Public() && l.chain.UsedKey(l.Signers.Vote.Public()):
+		now = Standing{Reason: `the keys of this node were replaced by later ones; restore those, or stop this node and run "pyrsia node rekey"`}
+	case node.VoteKey != l.Signers.Vote.Public():
+		now = Standing{Reason: "the new keys of this node wait to be put on the chain by the other members"}
+	case !open:
+		answers, need := l.fence.Answered()
+		now.Reason = fmt.Sprintf("asking the other members what this node voted before: %d answered, at least %d needed", answers, need)
+	}
+	if before := l.standing.Swap(&now); before.Reason != now.Reason && l.fence.Reason() != nil {
+		l.Log.Error("this node votes no more", "reason", now.Reason)
+	}
+}
+
+// rotate asks for the member's new keys to be put on the chain, until they are.
+func (l *loop) rotate() {
+	node, member := l.chain.Set().Node(l.Identity)
+	if next, ok := l.chain.NextSet().Node(l.Identity); ok {
+		node = next
+	}
+	key := l.Signers.Vote.Public()
+	if !member || node.VoteKey == key || l.chain.UsedKey(key) {
+		return
+	}
+	later, err := record.SignNode(record.NodeRecord{Operator: node.Operator, Platforms: node.Platforms, Seq: node.Seq + 1}, l.Signers)
+	if err != nil {
+		l.fatal = fmt.Errorf("sign this node's record: %w", err)
+		return
+	}
+	part := record.Part{Rotate: &later}
+	l.add(part)
+	l.relay(part)
+}
+
+// relay sends a part to the others.
+func (l *loop) relay(part record.Part) {
+	data, err := part.Encode()
+	if err != nil {
+		l.Log.Error("cannot encode a part", "error", err)
+		return
+	}
+	l.broadcast(kindPart, data)
+}
+
+// accuse puts two messages that contradict each other before the others.
+func (l *loop) accuse(e order.Evidence) {
+	leaf, err := record.NewEvidence(e.First, e.Second)
+	if err != nil {
+		l.Log.Error("cannot make evidence of two messages", "error", err)
+		return
+	}
+	l.Log.Error("a member contradicted itself: two signed messages in one slot", "evidence", string(record.MustMarshal(leaf)))
+	part := record.Part{Evidence: leaf}
+	l.add(part)
+	l.relay(part)
+}
