@@ -142,7 +142,7 @@ func isTestHelper(path string) bool {
 // pure are the packages that touch nothing outside: the same input gives the
 // same output for ever, so that two nodes cannot disagree about a byte, and a
 // seed repeats a run of the state machines.
-var pure = []string{"modules/artifact", "modules/record", "modules/ledger", "modules/quorum/attest", "modules/quorum/order", "modules/quorum/order/votes"}
+var pure = []string{"modules/artifact", "modules/record", "modules/ledger", "modules/quorum/attest", "modules/quorum/fence", "modules/quorum/order", "modules/quorum/order/votes"}
 
 // outside are the packages of the standard library by which one could.
 var outside = regexp.MustCompile(`^(net|net/http.*|os|os/.*|io/ioutil|syscall|log|log/.*|math/rand.*|crypto/rand|context|runtime|runtime/.*|golang\.org/x/sys/.*)$`)

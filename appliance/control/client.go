@@ -63,6 +63,33 @@ func (c *Client) RequestBuild(ctx context.Context, purl artifact.PURL) (string, 
 	return answer.ID, err
 }
 
+// Check implements Node.
+func (c *Client) Check(ctx context.Context, progress func(Progress) error) (report CheckReport, err error) {
+	body, err := c.open(ctx, http.MethodGet, "/v1/check", nil, nil)
+	if err != nil {
+		return report, err
+	}
+	defer body.Close() //nolint:errcheck // reading is over
+	found := false
+	err = receive(body, func(f frame) error {
+		var next checked
+		if err := json.Unmarshal(f.Value, &next); err != nil {
+			return fmt.Errorf("answer of the node: %w", err)
+		}
+		if next.Progress != nil {
+			return progress(*next.Progress)
+		}
+		if next.Report != nil {
+			report, found = *next.Report, true
+		}
+		return nil
+	})
+	if err == nil && !found {
+		err = errCut
+	}
+	return report, c.interrupted(ctx, err)
+}
+
 // Builds implements Node.
 func (c *Client) Builds(ctx context.Context) ([]Build, error) {
 	return fetch[[]Build](ctx, c, "/v1/builds", nil)

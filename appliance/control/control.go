@@ -40,6 +40,28 @@ type Inspector interface {
 
 	// Peers are the peers connected now, members first, then by identity.
 	Peers(ctx context.Context) ([]Peer, error)
+
+	// Check verifies everything that the node keeps of the log and of its own
+	// votes, as if it came from a stranger. progress is called now and then with
+	// how many blocks are checked, of how many. The error says what is wrong.
+	Check(ctx context.Context, progress func(Progress) error) (CheckReport, error)
+}
+
+// Progress is how far something long is.
+type Progress struct {
+	Done int64 `json:"done"`
+	All  int64 `json:"all"`
+}
+
+// CheckReport is what was found sound.
+type CheckReport struct {
+	Network string      `json:"network"`
+	Genesis record.Hash `json:"genesis"`
+	Height  int64       `json:"height"`
+	Size    int64       `json:"size"` // leaves
+	Root    string      `json:"root"` // base64
+	Members int         `json:"members"`
+	Voted   string      `json:"voted,omitempty"` // the last thing that the vote file says was signed
 }
 
 // Builder asks for builds and tells how they go. A build is named by its
@@ -126,6 +148,7 @@ type Status struct {
 
 	Peers    int       `json:"peers"`
 	Members  []Member  `json:"members"`
+	Offences []Offence `json:"offences"` // proven, on the log
 	Majority int       `json:"majority"` // members that must agree on what is true
 	Quorum   int       `json:"quorum"`   // members that must agree on what comes next
 	Store    Store     `json:"store"`
@@ -145,6 +168,19 @@ type Member struct {
 	Height    int64           `json:"height"` // it last told; -1 before it did
 	Building  int             `json:"building"`
 	Fenced    string          `json:"fenced,omitempty"` // why it does not vote
+}
+
+// Offence is two things signed by a member of which it may sign one; the leaf
+// holds both.
+type Offence struct {
+	Identity record.Identity `json:"identity"`
+	Label    string          `json:"label,omitempty"`
+	What     string          `json:"what"`   // "proposal", "prevote", "precommit", "cosign" or "commit"
+	Height   int64           `json:"height"` // of the block that was voted on; 0 for a commit
+	Round    int64           `json:"round"`
+	Attempt  record.Hash     `json:"attempt"` // of a commit
+	Leaf     int64           `json:"leaf"`
+	Time     time.Time       `json:"time"` // of the block that recorded it
 }
 
 // Store is the state of the content store.

@@ -39,7 +39,15 @@ func (m *memory) build(state BuildState) Build {
 	return Build{ID: "b1", Package: plexus, State: state, Height: -1, Members: []Vote{{Label: "beta", Vote: VoteEqual, Digest: "12ab"}}}
 }
 
-func (m *memory) Status(context.Context) (Status, error)  { return m.status(), m.fail }
+func (m *memory) Status(context.Context) (Status, error) { return m.status(), m.fail }
+func (m *memory) Check(_ context.Context, progress func(Progress) error) (CheckReport, error) {
+	for done := range int64(3) {
+		if err := progress(Progress{Done: done, All: 3}); err != nil {
+			return CheckReport{}, err
+		}
+	}
+	return CheckReport{Height: 3}, m.fail
+}
 func (m *memory) Peers(context.Context) ([]Peer, error)   { return nil, m.fail }
 func (m *memory) Builds(context.Context) ([]Build, error) { return []Build{m.build(Building)}, m.fail }
 func (m *memory) Recipes(context.Context) ([]Recipe, error) {

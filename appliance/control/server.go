@@ -41,6 +41,7 @@ func New(node Node) *Server {
 	s.mux.HandleFunc("GET /v1/peers", list(func(r *http.Request) ([]Peer, error) {
 		return node.Peers(r.Context())
 	}))
+	s.mux.HandleFunc("GET /v1/check", s.check)
 	s.mux.HandleFunc("GET /v1/builds", list(func(r *http.Request) ([]Build, error) {
 		return node.Builds(r.Context())
 	}))
@@ -148,6 +149,23 @@ func (s *Server) watchBuild(w http.ResponseWriter, r *http.Request) {
 func (s *Server) buildLogs(w http.ResponseWriter, r *http.Request) {
 	out := newTextWriter(w)
 	out.finish(s.node.BuildLogs(r.Context(), r.FormValue("ref"), r.FormValue("follow") == "true", out))
+}
+
+func (s *Server) check(w http.ResponseWriter, r *http.Request) {
+	out := newSender(w)
+	out.finish(func() error {
+		report, err := s.node.Check(r.Context(), func(p Progress) error { return out.value(checked{Progress: &p}) })
+		if err != nil {
+			return err
+		}
+		return out.value(checked{Report: &report})
+	}())
+}
+
+// checked is a frame of a check: how far it is, or at last what it found.
+type checked struct {
+	Progress *Progress    `json:"progress,omitempty"`
+	Report   *CheckReport `json:"report,omitempty"`
 }
 
 func (s *Server) resolveLock(w http.ResponseWriter, r *http.Request) {

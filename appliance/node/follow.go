@@ -2,11 +2,14 @@ package node
 
 import (
 	"context"
+	"errors"
 	"hash/fnv"
 	"sort"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/pyrsia/appliance/modules/chain"
 	"github.com/pyrsia/appliance/modules/record"
 )
 
@@ -62,13 +65,35 @@ func (n *Node) share(slot int) []record.Identity {
 	return share
 }
 
+// How a peer whose blocks are of no use is left for a while.
+const (
+	shunned  = time.Minute      // one that sent what does not follow
+	lag      = 16               // blocks that came from others in the meantime …
+	patience = 10 * time.Second // … and this long after: it is lazy
+)
+
+var (
+	errLazy  = errors.New("it has the blocks that others send and does not send them")
+	errShown = errors.New("the block was seen")
+)
+
 func (n *Node) followPeer(ctx context.Context, peer record.Identity) {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	next := n.chain.Height() + 1
-	err := n.host.Follow(ctx, peer, next, func(data []byte) error {
-		height := next
-		next++
+	if n.isShunned(peer) || n.chain.Halted() != nil {
+		return
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var next atomic.Int64
+	next.Store(n.chain.Height() + 1)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		n.watchLag(ctx, &next, cancel)
+	}()
+	defer func() { cancel(nil); <-watched }()
+	var wrong error // of a block that does not follow
+	err := n.host.Follow(ctx, peer, next.Load(), func(data []byte) error {
+		height := next.Add(1) - 1
 		if height <= n.chain.Height() {
 			return nil
 		}
@@ -79,11 +104,105 @@ func (n *Node) followPeer(ctx context.Context, peer record.Identity) {
 		if err != nil && height <= n.chain.Height() {
 			return nil // another peer was faster
 		}
+		wrong = err
 		return err
 	})
+	if wrong != nil && ctx.Err() == nil {
+		n.compare(ctx, peer)
+		n.shun(peer, wrong)
+		return
+	}
+	if cause := context.Cause(ctx); errors.Is(cause, errLazy) {
+		n.shun(peer, cause)
+		return
+	}
 	if err != nil && ctx.Err() == nil {
 		n.log.Debug("stopped following a peer", "peer", peer, "error", err)
 	}
+}
+
+// watchLag ends a follow whose peer fell behind what others send.
+func (n *Node) watchLag(ctx context.Context, next *atomic.Int64, cancel context.CancelCauseFunc) {
+	for {
+		behind := next.Load()
+		if n.chain.Wait(ctx, behind+lag) != nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(patience):
+		}
+		if next.Load() == behind {
+			cancel(errLazy)
+			return
+		}
+	}
+}
+
+// shun leaves a peer alone for a while.
+func (n *Node) shun(peer record.Identity, why error) {
+	n.log.Warn("a peer's chain is of no use; following others for now", "peer", n.label(peer), "why", why)
+	n.shunning.Lock()
+	defer n.shunning.Unlock()
+	n.shunnedUntil[peer] = time.Now().Add(shunned)
+}
+
+func (n *Node) isShunned(peer record.Identity) bool {
+	n.shunning.Lock()
+	defer n.shunning.Unlock()
+	until, known := n.shunnedUntil[peer]
+	if known && time.Now().After(until) {
+		delete(n.shunnedUntil, peer)
+		known = false
+	}
+	return known
+}
+
+// compare looks for the first block in which a peer's chain differs from this
+// one. If that is certified too, the chain halts.
+func (n *Node) compare(ctx context.Context, peer record.Identity) {
+	same, differs := int64(0), n.chain.Height()+1
+	for differs-same > 1 {
+		middle := same + (differs-same)/2
+		data, err := n.blockOf(ctx, peer, middle)
+		if err != nil {
+			n.log.Debug("cannot compare chains", "peer", peer, "height", middle, "error", err)
+			return
+		}
+		equal, err := n.chain.Compare(middle, data)
+		if errors.Is(err, chain.ErrForked) {
+			n.log.Error("halted", "error", err)
+			return
+		}
+		if equal {
+			same = middle
+		} else {
+			differs = middle
+		}
+	}
+	if differs > n.chain.Height() {
+		return // its next block is wrong by itself
+	}
+	if data, err := n.blockOf(ctx, peer, differs); err == nil {
+		if _, err := n.chain.Compare(differs, data); errors.Is(err, chain.ErrForked) {
+			n.log.Error("halted", "error", err)
+		}
+	}
+}
+
+// blockOf is one block of a peer's chain.
+func (n *Node) blockOf(ctx context.Context, peer record.Identity, height int64) (block []byte, err error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	err = n.host.Follow(ctx, peer, height, func(data []byte) error {
+		block = append([]byte(nil), data...)
+		return errShown
+	})
+	if errors.Is(err, errShown) {
+		return block, nil
+	}
+	return nil, err
 }
 
 // logBlocks writes a line for every block that the chain grew by.

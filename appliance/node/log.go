@@ -85,8 +85,27 @@ func (n *Node) summary(leaf record.Leaf) string {
 		return fmt.Sprintf("%s, published by %d of %d", n.attemptName(leaf.Attempt), len(leaf.Reveals), n.chain.Set().Size())
 	case *record.AttestLeaf:
 		return fmt.Sprintf("%s, %s by %d of %d", n.attemptName(leaf.Attempt), n.attestKind(leaf), len(leaf.Reveals), n.chain.Set().Size())
+	case *record.KeyRotateLeaf:
+		return fmt.Sprintf("new keys of %s, record %d", n.label(leaf.Record.Identity), leaf.Record.Seq)
+	case *record.EvidenceLeaf:
+		return n.accusation(leaf)
 	case *record.Header:
 		return fmt.Sprintf("block %d, proposed by %s", leaf.Height, n.label(leaf.Proposer))
+	}
+	return ""
+}
+
+// accusation says what a member did. The leaf was checked when it was appended.
+func (n *Node) accusation(leaf *record.EvidenceLeaf) string {
+	switch {
+	case len(leaf.Votes) > 0:
+		v := leaf.Votes[0]
+		return fmt.Sprintf("%s signed two different messages as its %s of height %d, round %d", n.label(v.Voter), v.Step, v.Height, v.Round)
+	case len(leaf.Proposals) > 0:
+		p := leaf.Proposals[0]
+		return fmt.Sprintf("%s proposed two different blocks at height %d, round %d", n.label(p.Proposer), p.Height, p.Round)
+	case len(leaf.Commits) > 0:
+		return fmt.Sprintf("%s committed to two different results: %s", n.label(leaf.Commits[0].Identity), n.attemptName(leaf.Attempt))
 	}
 	return ""
 }

@@ -23,6 +23,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/pyrsia/appliance/appliance/control"
@@ -77,6 +78,9 @@ type Node struct {
 	member  *publish.Member
 
 	tree *supervisor.Supervisor
+
+	shunning     sync.Mutex // guards shunnedUntil
+	shunnedUntil map[record.Identity]time.Time
 }
 
 type options struct {
@@ -94,7 +98,7 @@ func WithEngine(wrap func(build.Engine) build.Engine) Option {
 // New makes a node; it opens the node's files and starts nothing. Close must
 // be called also if Serve was never.
 func New(cfg *config.Config, version string, log *slog.Logger, opts ...Option) (node *Node, err error) {
-	n := &Node{config: cfg, version: version, log: log, started: time.Now(), labels: map[record.Identity]string{}}
+	n := &Node{config: cfg, version: version, log: log, started: time.Now(), labels: map[record.Identity]string{}, shunnedUntil: map[record.Identity]time.Time{}}
 	for _, option := range opts {
 		option(&n.options)
 	}
@@ -175,6 +179,11 @@ func (n *Node) openChain() error {
 	n.closers = append(n.closers, backend.Close)
 	if n.chain, err = chain.New(backend, genesis); err != nil {
 		return err
+	}
+	if pin := n.config.Network.Checkpoint; pin != nil {
+		if err := n.chain.Pin(*pin); err != nil {
+			return fmt.Errorf("%s: network.checkpoint: %w", n.config.File, err)
+		}
 	}
 	if name := n.config.Network.Name; name != "" && name != n.chain.Network().Name {
 		return fmt.Errorf("%s: network.name is %q, but the genesis founds %q", n.config.File, name, n.chain.Network().Name)

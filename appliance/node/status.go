@@ -29,6 +29,13 @@ func (n *Node) Status(context.Context) (control.Status, error) {
 	if member, ok := set.Node(n.identity); ok {
 		s.Operator = member.Operator
 	}
+	if halted := n.chain.Halted(); halted != nil {
+		s.Halted = halted.Error()
+	}
+	var err error
+	if s.Offences, err = n.offences(); err != nil {
+		return s, err
+	}
 	held := n.store.Status()
 	s.Store = control.Store{Bytes: held.Bytes, Quota: held.Quota, Files: int64(held.Blobs), Pinned: int64(held.Pinned), Sharing: n.config.Distribution.Share}
 	for _, m := range s.Mirrors {
@@ -73,9 +80,24 @@ func (n *Node) members() []control.Member {
 		if m.Self {
 			m.Connected, m.Height = true, n.chain.Height()
 		}
+		if m.Self && n.quorum != nil {
+			m.Fenced = n.quorum.Standing().Reason
+		}
 		members = append(members, m)
 	}
 	return members
+}
+
+func (n *Node) offences() ([]control.Offence, error) {
+	found, err := n.chain.Evidence()
+	offences := []control.Offence{}
+	for _, e := range found {
+		offences = append(offences, control.Offence{
+			Identity: e.Identity, Label: n.labels[e.Identity], What: e.What, Height: e.Height, Round: e.Round,
+			Attempt: e.Attempt, Leaf: e.Leaf, Time: milliseconds(e.Time),
+		})
+	}
+	return offences, err
 }
 
 func (n *Node) services() []control.Service {

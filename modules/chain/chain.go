@@ -29,6 +29,7 @@ var (
 	ErrInvalid  = errors.New("invalid block")
 	ErrStale    = errors.New("block does not follow the chain's end")
 	ErrForeign  = errors.New("the data folder holds another network's chain")
+	ErrPinned   = errors.New("the log does not lead to the pinned checkpoint")
 )
 
 // MaxClockSkew is how far a block's time may be ahead of one's own clock
@@ -97,7 +98,9 @@ type Chain struct {
 	network record.Network
 	genesis *record.Genesis
 
-	mu       sync.RWMutex // guards head and appended
+	pin      record.Checkpoint // of size 0: none
+	mu       sync.RWMutex      // guards what follows
+	fork     *Fork             // set once, never changed
 	head     head
 	note     []byte
 	appended chan struct{} // closed and replaced at each append
@@ -166,7 +169,43 @@ func (c *Chain) resume(r ledger.Reader) error {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	c.head, c.note = h, entry.Note
-	return c.checkEnd(r, h, entry)
+	if err := c.checkEnd(r, h, entry); err != nil {
+		return err
+	}
+	return c.loadFork(r)
+}
+
+// Pin makes the chain refuse every block that leads past a checkpoint without
+// having led to it: what an operator was told of the log, by whatever way, holds
+// against keys that were stolen since. It is called before the chain is used;
+// ErrPinned says that the chain is on another branch already.
+func (c *Chain) Pin(checkpoint record.Checkpoint) error {
+	if checkpoint.Origin != c.network.Origin() {
+		return fmt.Errorf("%w: the checkpoint is of %.120q, not of this network", ErrPinned, checkpoint.Origin)
+	}
+	c.pin = checkpoint
+	end := c.snapshot()
+	if end.Frontier.Size < checkpoint.Size {
+		return nil
+	}
+	return c.backend.View(func(r ledger.Reader) error {
+		root, err := tlog.TreeHash(checkpoint.Size, hashReader{r})
+		if err == nil && record.Hash(root) != checkpoint.Root {
+			err = fmt.Errorf("%w: at size %d this node has another root; move its chain file away, and it syncs from peers that are on the pinned branch", ErrPinned, checkpoint.Size)
+		}
+		return err
+	})
+}
+
+// checkPin holds a block to the pinned checkpoint.
+func (c *Chain) checkPin(before, after record.Frontier) error {
+	if c.pin.Size <= before.Size || c.pin.Size > after.Size {
+		return nil
+	}
+	if after.Size == c.pin.Size && after.Root() == c.pin.Root {
+		return nil
+	}
+	return fmt.Errorf("%w: %w: at size %d", ErrInvalid, ErrPinned, c.pin.Size)
 }
 
 // appendLeaf stores a leaf and the tree's hashes that it completes.
@@ -275,11 +314,14 @@ func (c *Chain) Verify(data []byte) (*record.Certified, error) {
 
 // Append adds a certified block, durable when it returns. A block that the
 // chain has already, or that does not follow its end, is ErrStale; one that
-// breaks a rule is ErrInvalid, whoever signed it.
+// breaks a rule is ErrInvalid, whoever signed it. A forked chain takes none.
 func (c *Chain) Append(certified *record.Certified) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	header := certified.Header()
+	if c.fork != nil {
+		return fmt.Errorf("append block %d: %w", header.Height, c.fork)
+	}
 	if header.Height != c.head.Height+1 || header.PreviousRoot != c.head.Frontier.Root() {
 		return fmt.Errorf("append block %d at height %d: %w", header.Height, c.head.Height, ErrStale)
 	}
@@ -337,6 +379,9 @@ func (c *Chain) apply(tx ledger.Tx, before head, block *record.Block) (head, err
 	}
 	if err := rules.End(); err != nil {
 		return head{}, fmt.Errorf("%w: %w", ErrInvalid, err)
+	}
+	if err := c.checkPin(before.Frontier, after.Frontier); err != nil {
+		return head{}, err
 	}
 	if rules.Changed() {
 		if err := after.load(tx); err != nil {

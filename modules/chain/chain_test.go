@@ -308,7 +308,7 @@ func TestProposeAgreesWithValidate(t *testing.T) {
 			t.Errorf("round %d: nothing was proposed of %d candidates", round, len(candidates))
 		}
 		n.AppendBlock(t, c, block)
-		if err := c.Check(t.Context()); err != nil {
+		if err := c.Check(t.Context(), nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -472,7 +472,7 @@ func TestConcurrent(t *testing.T) {
 			return err
 		},
 		func() error { _, err := c.Attempts(); return err },
-		func() error { return c.Check(ctx) },
+		func() error { return c.Check(ctx, nil) },
 	} {
 		readers.Go(func() {
 			for ctx.Err() == nil {
@@ -496,7 +496,7 @@ func TestCheck(t *testing.T) {
 	whole := new(chaintest.Memory)
 	c := n.Open(t, whole)
 	n.Story(t, c)
-	if err := c.Check(t.Context()); err != nil {
+	if err := c.Check(t.Context(), nil); err != nil {
 		t.Fatal(err)
 	}
 	checked := 0
@@ -523,7 +523,7 @@ func TestCheck(t *testing.T) {
 			checked++
 			c, err := chain.New(damaged, n.GenesisLeaf)
 			if err == nil {
-				err = c.Check(t.Context())
+				err = c.Check(t.Context(), nil)
 			}
 			if err == nil {
 				t.Errorf("%s %q: an altered value is not found", bucket, keys[i])
@@ -535,7 +535,7 @@ func TestCheck(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	if err := c.Check(ctx); !errors.Is(err, context.Canceled) {
+	if err := c.Check(ctx, nil); !errors.Is(err, context.Canceled) {
 		t.Error(err)
 	}
 }

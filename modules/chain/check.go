@@ -49,8 +49,9 @@ func (c *Chain) checkEnd(r ledger.Reader, h head, entry blockEntry) error {
 // Check verifies everything that is stored, as if it came from a stranger:
 // every block by its quorum and every rule, and that the state is what the
 // leaves add up to. It takes memory for a second state, and as long as a sync.
-// Blocks that are appended while it runs are not looked at.
-func (c *Chain) Check(ctx context.Context) error {
+// Blocks that are appended while it runs are not looked at. report, if it is not
+// nil, is told after each block how many are checked, of how many.
+func (c *Chain) Check(ctx context.Context, report func(done, all int64)) error {
 	end := c.snapshot()
 	again := newOverlay(nothing{})
 	replay := &Chain{network: c.network, genesis: c.genesis}
@@ -72,6 +73,12 @@ func (c *Chain) Check(ctx context.Context) error {
 		if err := c.replay(replay, again, height); err != nil {
 			return fmt.Errorf("%w: block %d: %w", ErrDamaged, height, err)
 		}
+		if report != nil {
+			report(height, end.Height)
+		}
+	}
+	if fork := c.Halted(); fork != nil {
+		return fork
 	}
 	if c.Height() != end.Height {
 		return nil // the state moved on; what stands in blocks was checked

@@ -52,7 +52,7 @@ func TestRotation(t *testing.T) {
 	renewed.PublishFiles(t, c, "pkg:generic/new@1", map[string][]byte{"b": []byte("new")})
 	chaintest.Sync(t, c, follower)
 	chaintest.Equal(t, c, follower)
-	if err := c.Check(t.Context()); err != nil {
+	if err := c.Check(t.Context(), nil); err != nil {
 		t.Error(err)
 	}
 	for height := int64(1); height <= c.Height(); height++ {
@@ -203,7 +203,7 @@ func TestOneChangeInFlight(t *testing.T) {
 	later.AppendBlock(t, c, later.ProposeAt(t, c, hour, chaintest.One(fourth)))
 	later.Append(t, c)
 	again.Append(t, c)
-	if err := c.Check(t.Context()); err != nil {
+	if err := c.Check(t.Context(), nil); err != nil {
 		t.Error(err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	"strings"
 
 	"github.com/pyrsia/appliance/modules/record"
+	"golang.org/x/sys/unix"
 )
 
 // ErrIncomplete is wrapped where some of the key files are there and some are
@@ -95,24 +96,11 @@ func Create(dir string, prepare ...func(dir string) error) (*Keys, error) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 		return nil, fmt.Errorf("create keys: %w", err)
 	}
-	temporary, err := os.MkdirTemp(filepath.Dir(dir), ".keys-")
+	temporary, err := newFolder(dir, nil, prepare)
 	if err != nil {
 		return nil, fmt.Errorf("create keys: %w", err)
 	}
 	defer os.RemoveAll(temporary)
-	for _, step := range prepare {
-		if err := step(temporary); err != nil {
-			return nil, fmt.Errorf("create keys: %w", err)
-		}
-	}
-	for _, name := range names {
-		if err := writeSeed(filepath.Join(temporary, name+".key")); err != nil {
-			return nil, fmt.Errorf("create keys: %w", err)
-		}
-	}
-	if err := syncFolder(temporary); err != nil {
-		return nil, fmt.Errorf("create keys: %w", err)
-	}
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("create keys: %s is in the way: %w", dir, err)
 	}
@@ -121,6 +109,60 @@ func Create(dir string, prepare ...func(dir string) error) (*Keys, error) {
 	}
 	if err := errors.Join(syncFolder(dir), syncFolder(filepath.Dir(dir))); err != nil {
 		return nil, fmt.Errorf("create keys: %w", err)
+	}
+	return Load(dir)
+}
+
+// newFolder makes a complete key folder beside dir. An identity that is given is
+// kept, everything else is new.
+func newFolder(dir string, identity []byte, prepare []func(dir string) error) (temporary string, err error) {
+	if temporary, err = os.MkdirTemp(filepath.Dir(dir), ".keys-"); err != nil {
+		return "", err
+	}
+	defer func() {
+		if err != nil {
+			os.RemoveAll(temporary)
+		}
+	}()
+	for _, step := range prepare {
+		if err := step(temporary); err != nil {
+			return temporary, err
+		}
+	}
+	for _, name := range names {
+		seed := make([]byte, ed25519.SeedSize)
+		rand.Read(seed)
+		if name == names[0] && identity != nil {
+			seed = identity
+		}
+		if err := writeSeed(filepath.Join(temporary, name+".key"), seed); err != nil {
+			return temporary, err
+		}
+	}
+	return temporary, syncFolder(temporary)
+}
+
+// Rekey replaces all keys but the identity's, and what prepare makes with them:
+// the old ones, with what they may have forgotten that they signed, are gone. A
+// crash leaves the old folder or the new one: the two change places in one step
+// (renameat2(2), RENAME_EXCHANGE), and the old one is removed after that. The
+// folder must not be in use.
+func Rekey(dir string, prepare ...func(dir string) error) (*Keys, error) {
+	identity, err := readSeed(filepath.Join(dir, names[0]+".key"))
+	if err != nil {
+		return nil, fmt.Errorf("new keys: the identity must be there: %w", err)
+	}
+	temporary, err := newFolder(dir, identity, prepare)
+	if err != nil {
+		return nil, fmt.Errorf("new keys: %w", err)
+	}
+	// After the exchange this is the old folder.
+	defer os.RemoveAll(temporary)
+	if err := unix.Renameat2(unix.AT_FDCWD, temporary, unix.AT_FDCWD, dir, unix.RENAME_EXCHANGE); err != nil {
+		return nil, fmt.Errorf("new keys: put them in place: %w", err)
+	}
+	if err := syncFolder(filepath.Dir(dir)); err != nil {
+		return nil, fmt.Errorf("new keys: %w", err)
 	}
 	return Load(dir)
 }
@@ -134,9 +176,7 @@ func LoadOrCreate(dir string, prepare ...func(dir string) error) (*Keys, error) 
 	return keys, err
 }
 
-func writeSeed(path string) error {
-	seed := make([]byte, ed25519.SeedSize)
-	rand.Read(seed)
+func writeSeed(path string, seed []byte) error {
 	file, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err

@@ -187,3 +187,51 @@ func TestLoadRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestRekey: all keys but the identity's are new, with what belongs to them, and
+// nothing of the old folder is left.
+func TestRekey(t *testing.T) {
+	dir, old := create(t)
+	if err := os.WriteFile(filepath.Join(dir, "votes.db"), []byte("old"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	beside := func(dir string) error { return os.WriteFile(filepath.Join(dir, "votes.db"), []byte("new"), 0o600) }
+	keys, err := identity.Rekey(dir, beside)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if keys.Identity() != old.Identity() {
+		t.Error("the identity changed")
+	}
+	was, is := old.Signers(), keys.Signers()
+	for name, pair := range map[string][2]record.Signer{"vote": {was.Vote, is.Vote}, "cosigner": {was.Cosigner, is.Cosigner}, "log": {was.Log, is.Log}} {
+		if pair[0].Public() == pair[1].Public() {
+			t.Errorf("the %s key is the old one", name)
+		}
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, "votes.db")); err != nil || string(data) != "new" {
+		t.Errorf("beside the keys stands %q, %v", data, err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(filepath.Dir(dir), ".keys-*")); len(left) != 0 {
+		t.Errorf("left behind: %q", left)
+	}
+	// A folder that lost all but the identity is mended.
+	for _, name := range []string{"vote.key", "votes.db", "log.key"} {
+		if err := os.Remove(filepath.Join(dir, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if keys, err = identity.Rekey(dir, beside); err != nil || keys.Identity() != old.Identity() {
+		t.Errorf("%v", err)
+	}
+	fails := errors.New("disk full")
+	if _, err := identity.Rekey(dir, func(string) error { return fails }); !errors.Is(err, fails) {
+		t.Errorf("%v", err)
+	}
+	if again, err := identity.Load(dir); err != nil || again.Signers().Vote.Public() != keys.Signers().Vote.Public() {
+		t.Errorf("after a failure the keys are others: %v", err)
+	}
+	if _, err := identity.Rekey(filepath.Join(dir, "none")); err == nil {
+		t.Error("a folder without an identity is rekeyed")
+	}
+}

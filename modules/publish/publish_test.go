@@ -87,7 +87,7 @@ func (w *world) published(recipe *record.Recipe, content string, votes int) {
 			}
 		}
 	}
-	if err := w.c.Check(w.t.Context()); err != nil {
+	if err := w.c.Check(w.t.Context(), nil); err != nil {
 		w.t.Error(err)
 	}
 }

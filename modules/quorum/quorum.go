@@ -42,6 +42,8 @@ type Chain interface {
 	Append(certified *record.Certified) error
 	NextSet() *record.Set
 	Attempts() ([]ledger.Attempt, error)
+	// Halted is why nothing may be appended or voted for any more, or nil.
+	Halted() error
 }
 
 // Transport sends messages to other members. Send queues and never blocks; a
@@ -589,6 +591,9 @@ func (l *loop) append(c order.Certified) {
 	certified, err := record.Certify(l.chain.Network(), l.chain.Set(), l.chain.Frontier(), block, c.Cosignatures)
 	if err == nil {
 		err = l.chain.Append(certified)
+	}
+	if l.chain.Halted() != nil {
+		return // the fence shuts at the next tick
 	}
 	if err != nil && l.chain.Height() < c.Height {
 		l.fatal = fmt.Errorf("append block %d: %w", c.Height, err)

@@ -2,6 +2,7 @@ package quorum
 
 import (
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"time"
 
@@ -148,6 +149,9 @@ func (l *loop) tick() {
 
 // reconsider opens or shuts the machine as the fence says.
 func (l *loop) reconsider() {
+	if err := l.chain.Halted(); err != nil {
+		l.fence.Shut(err)
+	}
 	open := l.fence.Open()
 	l.tell(open)
 	if open == l.voting || l.height == 0 {
@@ -169,8 +173,10 @@ func (l *loop) tell(open bool) {
 	now := Standing{Voting: open}
 	node, member := l.chain.Set().Node(l.Identity)
 	switch {
-	case l.fence.Reason() != nil:
+	case errors.Is(l.fence.Reason(), fence.ErrSetBack):
 		now.Reason = l.fence.Reason().Error() + `; stop this node and run "pyrsia node rekey"`
+	case l.fence.Reason() != nil:
+		now.Reason = l.fence.Reason().Error()
 	case !member:
 		now = Standing{Reason: "this node is not a member of the network's set"}
 	case node.VoteKey != l.Signers.Vote.Public() && l.chain.UsedKey(l.Signers.Vote.Public()):

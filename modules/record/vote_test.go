@@ -155,7 +155,7 @@ func TestVoteSignBytes(t *testing.T) {
 		of   any
 		text string
 	}{
-		{"vote", v.message(voteGenesis), struct {
+		{"vote", v.Message(voteGenesis), struct {
 			Height int64    `json:"height"`
 			ID     BlockID  `json:"id"`
 			Round  int64    `json:"round"`
@@ -163,7 +163,7 @@ func TestVoteSignBytes(t *testing.T) {
 			Voter  Identity `json:"voter"`
 		}{v.Height, v.ID, v.Round, v.Step, v.Voter}, fmt.Sprintf(
 			"pyrsia/vote/v1\n%s\n{\"height\":2,\"id\":{\"root\":\"%s\",\"size\":7},\"round\":1,\"step\":\"precommit\",\"voter\":\"%s\"}", voteGenesis, v.ID.Root, v.Voter)},
-		{"proposal", p.message(voteGenesis), struct {
+		{"proposal", p.Message(voteGenesis), struct {
 			Height     int64    `json:"height"`
 			ID         BlockID  `json:"id"`
 			Proposer   Identity `json:"proposer"`

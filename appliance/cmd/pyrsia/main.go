@@ -31,6 +31,8 @@ func verbs(a *app) []*cobra.Command {
 		buildCommand(a),
 		recipeCommand(a),
 		logCommand(a),
+		chainCommand(a),
+		nodeCommand(a),
 		sourcesCommand(a),
 		verifyCommand(a),
 		configCommand(a),

@@ -209,7 +209,8 @@ func (fixed) Status(context.Context) (control.Status, error) {
 			{Identity: beta, Label: "beta", Connected: true, Height: 57, Building: 1},
 			{Identity: gamma, Label: "gamma", Height: -1, Fenced: "its vote file is behind; run: pyrsia node rekey"},
 		},
-		Store: control.Store{Bytes: 1 << 30, Quota: 50 << 30, Files: 12, Sharing: true}, Builds: control.Running{Running: 1, Limit: 2},
+		Offences: []control.Offence{{Identity: gamma, Label: "gamma", What: "prevote", Height: 12, Round: 1, Leaf: 99, Time: when}},
+		Store:    control.Store{Bytes: 1 << 30, Quota: 50 << 30, Files: 12, Sharing: true}, Builds: control.Running{Running: 1, Limit: 2},
 		Passed:   control.Passed{Requests: 3, Bytes: 2048},
 		Mirrors:  []control.Mirror{{Kind: "maven", Unverified: "pass", Declared: 1, Verified: 4, Passed: 3}},
 		Services: []control.Service{{Name: "chain", State: "ready"}, {Name: "distribution", State: "backoff", Restarts: 4, Since: when, Error: "address in use"}},
@@ -218,6 +219,13 @@ func (fixed) Status(context.Context) (control.Status, error) {
 
 func (fixed) Peers(context.Context) ([]control.Peer, error) {
 	return []control.Peer{{Identity: beta, Label: "beta", Member: true, Address: "/ip4/192.0.2.7/tcp/4001", Latency: 1234567, Since: when, Sent: 10, Received: 1 << 20}}, nil
+}
+
+func (fixed) Check(_ context.Context, progress func(control.Progress) error) (control.CheckReport, error) {
+	if err := progress(control.Progress{Done: 30, All: 57}); err != nil {
+		return control.CheckReport{}, err
+	}
+	return control.CheckReport{Network: "acme", Genesis: record.Hash{7}, Height: 57, Size: 1234, Root: "AA==", Members: 3, Voted: "cosign of height 57"}, nil
 }
 
 func (fixed) RequestBuild(_ context.Context, purl artifact.PURL) (string, error) {

@@ -68,6 +68,7 @@ func writeStatus(w io.Writer, s style, n control.Status, now time.Time) {
 		"passed through", passed,
 	)
 	writeMembers(w, s, n.Members)
+	writeOffences(w, s, n.Offences)
 	writeMirrors(w, s, n.Mirrors)
 	writeTroubles(w, s, n.Services, now)
 }
@@ -86,6 +87,23 @@ func writeMembers(w io.Writer, s style, members []control.Member) {
 		rows[i] = []string{who(m.Label, m.Identity), connected, number(m.Height), fmt.Sprint(m.Building), m.Operator, s.red(m.Fenced)}
 	}
 	table(w, s, []string{"MEMBER", "CONNECTED", "HEIGHT", "BUILDING", "OPERATOR", ""}, rows)
+}
+
+// writeOffences shows who contradicted itself: the operators decide what follows.
+func writeOffences(w io.Writer, s style, offences []control.Offence) {
+	if len(offences) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	rows := make([][]string, len(offences))
+	for i, o := range offences {
+		where := fmt.Sprintf("height %d, round %d", o.Height, o.Round)
+		if !o.Attempt.IsZero() {
+			where = "attempt " + o.Attempt.Short()
+		}
+		rows[i] = []string{s.red(who(o.Label, o.Identity)), "two different " + o.What + "s", where, number(o.Leaf), date(o.Time)}
+	}
+	table(w, s, []string{"OFFENCE OF", "SIGNED", "AT", "LEAF", "RECORDED"}, rows)
 }
 
 func writeMirrors(w io.Writer, s style, mirrors []control.Mirror) {

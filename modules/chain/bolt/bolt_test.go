@@ -178,7 +178,7 @@ func (d *disk) recovers(t *testing.T, what string, data []byte, height int64) {
 	if c.Height() != height {
 		t.Fatalf("%s: height %d, want %d", what, c.Height(), height)
 	}
-	if err := c.Check(t.Context()); err != nil {
+	if err := c.Check(t.Context(), nil); err != nil {
 		t.Fatalf("%s: %v", what, err)
 	}
 	for _, block := range d.blocks[height+1 : min(int(height)+3, len(d.blocks))] {
@@ -261,7 +261,7 @@ func TestTornCopies(t *testing.T) {
 		c, closeFile, err := d.load(t, data)
 		if err == nil {
 			defer closeFile()
-			if err = c.Check(t.Context()); err == nil {
+			if err = c.Check(t.Context(), nil); err == nil {
 				return
 			}
 		}

@@ -207,7 +207,7 @@ func testChain(t *testing.T, b chain.Backend) {
 	n.Story(t, model)
 	Sync(t, model, c)
 	Equal(t, model, c)
-	if err := c.Check(t.Context()); err != nil {
+	if err := c.Check(t.Context(), nil); err != nil {
 		t.Error(err)
 	}
 	again := n.Open(t, b)

@@ -46,6 +46,9 @@ var ErrOtherKey = errors.New("the vote file belongs to another vote key")
 // ErrDamaged is wrapped by Open for a file that is not as it was written.
 var ErrDamaged = errors.New("the vote file is damaged")
 
+// ErrInUse is wrapped by Open while another program has the file open.
+var ErrInUse = errors.New("another program has it open; stop the other pyrsia that uses this folder")
+
 // ErrFailed is wrapped by everything after a commit failed. Close the file and
 // open it again.
 var ErrFailed = errors.New("an earlier write to the vote file failed")
@@ -183,7 +186,7 @@ func openDB(path string) (db *bbolt.DB, err error) {
 	case err == nil:
 		return db, nil
 	case errors.Is(err, bbolt.ErrTimeout):
-		return nil, errors.New("another program has it open; stop the other pyrsia that uses this folder")
+		return nil, ErrInUse
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}

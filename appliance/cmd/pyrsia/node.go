@@ -1,0 +1,54 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/pyrsia/appliance/appliance/node"
+	"github.com/spf13/cobra"
+)
+
+func nodeCommand(a *app) *cobra.Command {
+	return group("node", "This node's keys", "  pyrsia node rekey", nodeRekeyCommand(a))
+}
+
+func nodeRekeyCommand(a *app) *cobra.Command {
+	var data string
+	cmd := &cobra.Command{
+		Use:   "rekey",
+		Short: "New keys for a node that lost its vote state, or doubts it",
+		Long: `Replace the vote, cosigner and log keys of a build node, together with its vote
+file; its identity stays. This is what to do when the vote file was lost, is
+damaged, or was set back by a backup or a snapshot: the node could contradict what
+it signed, and keys without a past cannot.
+
+The node must not run. When it is started again, the other members put the new
+keys on the chain, which needs an order quorum of them; then it votes again. It
+takes no part in attempts that are older than its keys. Keys change at most once
+an hour.`,
+		Example: `  systemctl stop pyrsia && pyrsia node rekey && systemctl start pyrsia`,
+		Args:    exactly(),
+		RunE: func(*cobra.Command, []string) error {
+			folder, err := dataFolder(a, data)
+			if err != nil {
+				return err
+			}
+			folder = filepath.Join(folder, "keys")
+			if !node.HasKeys(folder) {
+				return fmt.Errorf("there are no keys in %s; give the node's data folder by --config or --data", folder)
+			}
+			keys, err := node.Rekey(folder)
+			if err != nil {
+				return err
+			}
+			signers := keys.Signers()
+			answer := map[string]any{"identity": keys.Identity(), "voteKey": signers.Vote.Public(), "cosignerKey": signers.Cosigner.Public(), "logKey": signers.Log.Public()}
+			return a.show(answer, func(w io.Writer, _ style) {
+				fmt.Fprintf(w, "%s has new keys in %s; start it, and the other members put them on the chain\n", keys.Identity(), folder)
+			})
+		},
+	}
+	cmd.Flags().StringVar(&data, "data", "", "the node's data `FOLDER` (default: storage.data of the configuration)")
+	return cmd
+}

@@ -1,0 +1,35 @@
+package node
+
+import (
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/pyrsia/appliance/modules/identity"
+	votesbolt "github.com/pyrsia/appliance/modules/quorum/bolt"
+)
+
+// Rekey gives a node that does not run new vote, cosigner and log keys, with an
+// empty vote file; its identity stays. Once it runs again the other members put
+// the new keys on the chain.
+func Rekey(folder string) (*identity.Keys, error) {
+	// Whoever has the vote file open is a running node. A file that is missing or
+	// damaged is a reason to come here.
+	file, err := votesbolt.Open(folder)
+	if errors.Is(err, votesbolt.ErrInUse) {
+		return nil, err
+	}
+	if err == nil {
+		if err := file.Close(); err != nil {
+			return nil, err
+		}
+	}
+	return identity.Rekey(folder, votesbolt.Create)
+}
+
+// HasKeys tells whether a folder holds an identity.
+func HasKeys(folder string) bool {
+	_, err := os.Stat(filepath.Join(folder, "identity.key"))
+	return !errors.Is(err, fs.ErrNotExist)
+}
