@@ -15,6 +15,7 @@ package quorum
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -267,16 +268,46 @@ type loop struct {
 	away    map[record.Identity]bool // what the machine was told last
 	started map[record.Identity]start
 	ticked  time.Time // of the last tick, to find a clock that jumped
+
+	// What a simulation replaces: the clock, the timers and chance.
+	now    func() time.Time
+	after  func(time.Duration, order.Timeout)
+	random func() record.Hash
+}
+
+// newLoop is one run of the service; nothing of it has happened yet.
+func (s *Service) newLoop(ctx context.Context) *loop {
+	l := &loop{
+		Service: s, ctx: ctx, pool: attest.NewPool(s.chain), timers: make(chan order.Timeout, 64),
+		away: map[record.Identity]bool{}, started: map[record.Identity]start{}, now: time.Now,
+	}
+	l.after = func(d time.Duration, t order.Timeout) {
+		time.AfterFunc(d, func() {
+			select {
+			case l.timers <- t:
+			case <-ctx.Done():
+			}
+		})
+	}
+	l.random = func() (nonce record.Hash) {
+		rand.Read(nonce[:])
+		return nonce
+	}
+	l.machine = order.New(l.orderConfig())
+	return l
+}
+
+// wake begins the run: from the vote file, as after any restart.
+func (l *loop) wake() {
+	l.ask()
+	l.start()
+	l.reconsider()
 }
 
 // Serve agrees until the context ends or a vote cannot be written.
 func (s *Service) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
-	l := &loop{
-		Service: s, ctx: ctx, pool: attest.NewPool(s.chain), timers: make(chan order.Timeout, 64),
-		away: map[record.Identity]bool{}, started: map[record.Identity]start{},
-	}
-	l.machine = order.New(l.orderConfig())
+	l := s.newLoop(ctx)
 	grown := make(chan struct{}, 1)
 	followed := make(chan struct{})
 	go func() {
@@ -286,9 +317,7 @@ func (s *Service) Serve(ctx context.Context) error {
 	defer func() { cancel(); <-followed }()
 	tick := time.NewTicker(s.Tick)
 	defer tick.Stop()
-	l.ask()
-	l.start()
-	l.reconsider()
+	l.wake()
 	for l.fatal == nil {
 		if l.dirty && len(s.inbox) == 0 {
 			l.lookForWork()
@@ -398,12 +427,7 @@ func (l *loop) perform(action order.Action) {
 			l.transport.Send(action.To, append([]byte{kindOrder}, data...))
 		}
 	case order.ScheduleTimeout:
-		time.AfterFunc(action.After, func() {
-			select {
-			case l.timers <- action.Timeout:
-			case <-l.ctx.Done():
-			}
-		})
+		l.after(action.After, action.Timeout)
 	case order.RequestBlock:
 		l.asked = &action
 		l.propose()
@@ -501,7 +525,7 @@ func (l *loop) lookForWork() {
 
 // block is what this node would propose now, nil if nothing.
 func (l *loop) block() (*record.Block, error) {
-	now := time.Now()
+	now := l.now()
 	candidates := l.pool.Candidates(now.UnixMilli(), l.Patience, l.Working)
 	// A change of the set waits for the block after its own.
 	due := l.chain.Height() == 0 || l.chain.NextSet().Hash() != l.chain.Set().Hash() || now.UnixMilli()-l.chain.Time() >= l.chain.Genesis().Timeouts.Heartbeat
@@ -558,7 +582,7 @@ func (l *loop) validate(height int64, data []byte) error {
 	if err != nil {
 		return err
 	}
-	return l.chain.Validate(block, time.Now())
+	return l.chain.Validate(block, l.now())
 }
 
 func (l *loop) checkpoint(id record.BlockID) record.Checkpoint {
@@ -570,7 +594,7 @@ func (l *loop) checkCosignature(set *record.Set, id record.BlockID, c record.Cos
 }
 
 func (l *loop) cosign(decided order.Decide) {
-	cosignature, err := record.SignCosignature(l.checkpoint(decided.ID), l.Identity, time.Now().Unix(), l.Signers.Cosigner)
+	cosignature, err := record.SignCosignature(l.checkpoint(decided.ID), l.Identity, l.now().Unix(), l.Signers.Cosigner)
 	if err != nil {
 		l.fatal = fmt.Errorf("cosign: %w", err)
 		return

@@ -1,7 +1,6 @@
 package quorum
 
 import (
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"time"
@@ -36,8 +35,7 @@ func (l *loop) ask() {
 		l.fatal = fmt.Errorf("write the vote file: %w", err)
 		return
 	}
-	own := record.Incarnation{Identity: l.Identity, Number: number}
-	rand.Read(own.Nonce[:])
+	own := record.Incarnation{Identity: l.Identity, Nonce: l.random(), Number: number}
 	genesis := l.chain.Network().Genesis
 	if own, err = record.SignIncarnation(genesis, own, l.Signers.Vote); err != nil {
 		l.fatal = fmt.Errorf("sign a start: %w", err)
@@ -51,7 +49,7 @@ func (l *loop) ask() {
 		l.fence.Again(own)
 	}
 	l.recallOwn()
-	l.ticked = time.Now()
+	l.ticked = l.now()
 	for _, node := range l.chain.Set().Nodes {
 		l.question(node.Identity)
 	}
@@ -101,10 +99,10 @@ func (l *loop) recollect(from record.Identity, data []byte) {
 		return
 	}
 	last := l.started[from]
-	if last.nonce != asks.Nonce && time.Since(last.heard) < startPause {
+	if last.nonce != asks.Nonce && l.now().Sub(last.heard) < startPause {
 		return // it asks again
 	}
-	l.started[from] = start{nonce: asks.Nonce, heard: time.Now()}
+	l.started[from] = start{nonce: asks.Nonce, heard: l.now()}
 	kept, err := l.file.Remember(node.VoteKey, asks)
 	if err != nil {
 		l.fatal = fmt.Errorf("write the vote file: %w", err)
@@ -129,7 +127,7 @@ func (l *loop) answered(from record.Identity, data []byte) {
 
 // tick sends again what may have been lost.
 func (l *loop) tick() {
-	now := time.Now()
+	now := l.now()
 	jumped := now.Round(0).Sub(l.ticked.Round(0)) - now.Sub(l.ticked)
 	l.ticked = now
 	if jumped.Abs() > clockJump {

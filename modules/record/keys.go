@@ -92,7 +92,15 @@ func (k PublicKey) Check() error {
 // crypto/ed25519's check, one signature at a time: batch verification accepts
 // other signatures than single verification does.
 func (k PublicKey) Verify(message []byte, signature Signature) bool {
-	return ed25519.Verify(k[:], message, signature[:])
+	name := signatureKey(k, message, signature)
+	if verified.has(name) {
+		return true
+	}
+	if !ed25519.Verify(k[:], message, signature[:]) {
+		return false
+	}
+	verified.add(name)
+	return true
 }
 
 // Signature is an Ed25519 signature, standard base64 in records.
