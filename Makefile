@@ -22,7 +22,7 @@ BIN     := bin
 DEMO    := .demo
 PACKAGES = $$(go list ./... | grep -v '/e2e$$')
 
-.PHONY: help build demo demo-stop demo-clean test e2e bench lint clean setup-build setup-test setup-demo
+.PHONY: help build demo demo-stop demo-clean test e2e sim bench lint clean setup-build setup-test setup-demo
 
 help: ## Show what there is to make
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s$$'\t'
@@ -57,6 +57,14 @@ test: setup-test ## Test: format, vet, unit, fault and fuzz seeds, quick stories
 
 e2e: demo ## Test: the demo and the slower stories
 	go test -tags slow -timeout 40m -v -run '^TestSlow' ./e2e
+
+# N: members (3, 4, 5 or 7; all of them where it is not given); SEEDS of each,
+# from FROM on. A violation of what is promised is exit code 1 and names the
+# command that runs its seed again.
+SEEDS ?= 2500
+FROM  ?= 1
+sim: setup-test ## Simulate the vote under every fault: make sim N=5 SEEDS=10000 FROM=1
+	SIM_N=$(N) SIM_SEEDS=$(SEEDS) SIM_FROM=$(FROM) go test -count=1 -timeout 80m -v -run '^(TestSim|TestSeeds|TestForks|TestLiars)$$' ./modules/quorum ./modules/quorum/order/sim
 
 bench: setup-test ## Measure what docs/benchmarks.md lists
 	go test -run '^$$' -bench . -benchmem -timeout 30m ./modules/...

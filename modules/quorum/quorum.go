@@ -60,6 +60,8 @@ type VoteFile interface {
 	Prune(height int64) error
 	Highest() (votes.Position, error)
 	Outcome(attempt record.Hash) (statement []byte, salt record.Hash, ok bool, err error)
+	PutShut(reason string) error
+	Shut() (reason string, err error)
 	NextStart() (int64, error)
 	Remember(key record.PublicKey, i record.Incarnation) (record.Incarnation, error)
 }
@@ -187,7 +189,6 @@ func (s *Service) Receive(from record.Identity, message []byte) {
 // is sent again.
 func (s *Service) Connected(member record.Identity, connected bool) {
 	s.post(func(l *loop) {
-		l.away[member] = !connected
 		l.step(order.Reachable{Member: member, Reachable: connected})
 		if connected {
 			l.question(member)
@@ -264,8 +265,8 @@ type loop struct {
 	pending bool          // what the machine was told last
 
 	fence   *fence.Fence
-	voting  bool                     // the fence is open, and the machine votes
-	away    map[record.Identity]bool // what the machine was told last
+	kept    bool // why the fence is shut stands in the vote file
+	voting  bool // the fence is open, and the machine votes
 	started map[record.Identity]start
 	ticked  time.Time // of the last tick, to find a clock that jumped
 
@@ -279,7 +280,7 @@ type loop struct {
 func (s *Service) newLoop(ctx context.Context) *loop {
 	l := &loop{
 		Service: s, ctx: ctx, pool: attest.NewPool(s.chain), timers: make(chan order.Timeout, 64),
-		away: map[record.Identity]bool{}, started: map[record.Identity]start{}, now: time.Now,
+		started: map[record.Identity]start{}, now: time.Now,
 	}
 	l.after = func(d time.Duration, t order.Timeout) {
 		time.AfterFunc(d, func() {
@@ -362,12 +363,12 @@ func (l *loop) orderConfig() order.Config {
 func (l *loop) start() {
 	l.dirty = true
 	if height := l.chain.Height() + 1; height > l.height {
-		l.begin(height)
+		l.begin(height, false)
 	}
 }
 
-// begin starts the machine on a height.
-func (l *loop) begin(height int64) {
+// begin starts the machine on a height, or again on its own.
+func (l *loop) begin(height int64, again bool) {
 	records, err := l.file.Load(height)
 	if err != nil {
 		l.fatal = fmt.Errorf("read the vote file: %w", err)
@@ -393,7 +394,7 @@ func (l *loop) begin(height int64) {
 	l.fence.Sets(set)
 	// A chain that is behind its vote file was restored or has yet to catch up:
 	// it follows until it is where this node voted last.
-	l.step(order.Start{Height: height, Set: set, Records: records, Fenced: !l.voting || highest.Height > height})
+	l.step(order.Start{Height: height, Set: set, Records: records, Fenced: !l.voting || highest.Height > height, Again: again})
 }
 
 // step gives the machine an event and performs what it wants, in order. Events

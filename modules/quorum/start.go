@@ -3,6 +3,7 @@ package quorum
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pyrsia/appliance/modules/ledger"
@@ -47,6 +48,13 @@ func (l *loop) ask() {
 		}, own, l.chain.Set())
 	} else {
 		l.fence.Again(own)
+	}
+	reason, err := l.file.Shut()
+	if err != nil {
+		l.fatal = fmt.Errorf("read the vote file: %w", err)
+	}
+	if reason != "" {
+		l.fence.Shut(fmt.Errorf("%w (%s)", fence.ErrSetBack, strings.TrimPrefix(reason, fence.ErrSetBack.Error()+": ")))
 	}
 	l.recallOwn()
 	l.ticked = l.now()
@@ -109,7 +117,11 @@ func (l *loop) recollect(from record.Identity, data []byte) {
 		return
 	}
 	answer := record.Recollection{Incarnation: kept, Nonce: asks.Nonce, Commits: l.pool.CommitsOf(from, record.MaxRecalledCommits)}
-	answer.Votes, answer.Proposals = l.machine.Recall(from)
+	recalled, proposals := l.machine.Recall(from)
+	// The newest count most; a member that needed more rounds than these has been
+	// heard by others too.
+	answer.Votes = recalled[max(0, len(recalled)-record.MaxRecalledVotes):]
+	answer.Proposals = proposals[max(0, len(proposals)-record.MaxRecalledProposals):]
 	l.transport.Send(from, append([]byte{kindHeld}, record.MustMarshal(answer)...))
 }
 
@@ -150,20 +162,24 @@ func (l *loop) reconsider() {
 	if err := l.chain.Halted(); err != nil {
 		l.fence.Shut(err)
 	}
+	// A reason that is not kept would be forgotten with the next start, whose
+	// number nobody knows.
+	if reason := l.fence.Reason(); reason != nil && l.chain.Halted() == nil && !l.kept {
+		if err := l.file.PutShut(reason.Error()); err != nil {
+			l.fatal = fmt.Errorf("write the vote file: %w", err)
+		}
+		l.kept = true
+	}
 	open := l.fence.Open()
 	l.tell(open)
 	if open == l.voting || l.height == 0 {
 		return
 	}
 	l.voting = open
-	// A machine votes or does not for a whole height: begin it again from the
-	// vote file, as after a restart.
-	l.machine = order.New(l.orderConfig())
-	l.asked, l.pending, l.dirty = nil, false, true
-	for member, away := range l.away {
-		l.step(order.Reachable{Member: member, Reachable: !away})
-	}
-	l.begin(l.height)
+	// A machine votes in a height or does not: it begins again from the vote file,
+	// as after a restart.
+	l.asked, l.dirty = nil, true
+	l.begin(l.height, true)
 }
 
 // tell publishes this member's standing, and logs a reason once.

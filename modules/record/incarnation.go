@@ -41,14 +41,16 @@ type Recollection struct {
 	Commits     []CommitPart `json:"commits"`     // of attempts that are not over
 	Incarnation Incarnation  `json:"incarnation"` // the highest that was ever heard
 	Nonce       Hash         `json:"nonce"`       // of the incarnation that asked
-	Proposals   []Proposal   `json:"proposals"`   // the latest, without lock; at most one
-	Votes       []Vote       `json:"votes"`       // the latest of each step; at most three
+	Proposals   []Proposal   `json:"proposals"`   // of the height that is worked on, without lock
+	Votes       []Vote       `json:"votes"`       // of the same height
 }
 
 // Bounds of a recollection.
 const (
-	MaxRecalledCommits = 64
-	MaxRecollection    = 64 << 10 // bytes
+	MaxRecalledCommits   = 64
+	MaxRecalledVotes     = 64
+	MaxRecalledProposals = 16
+	MaxRecollection      = 128 << 10 // bytes
 )
 
 // DecodeIncarnation reads an incarnation's canonical JSON.
@@ -69,7 +71,7 @@ func DecodeRecollection(data []byte) (Recollection, error) {
 	if err := Unmarshal(data, &r); err != nil {
 		return r, err
 	}
-	if len(r.Commits) > MaxRecalledCommits || len(r.Proposals) > 1 || len(r.Votes) > 3 {
+	if len(r.Commits) > MaxRecalledCommits || len(r.Proposals) > MaxRecalledProposals || len(r.Votes) > MaxRecalledVotes {
 		return r, fmt.Errorf("%w: recollection of too much", ErrMalformed)
 	}
 	return r, nil

@@ -68,6 +68,26 @@ type Pool struct {
 	rotations map[record.Identity]record.NodeRecord // the highest of each member
 	evidence  map[record.Offence]*record.EvidenceLeaf
 	set       *record.Set // under which the parts were checked
+
+	// Attempts as they are at a height: a part comes again and again, and the
+	// state of an attempt changes with blocks only.
+	at     int64
+	states map[record.Hash]*ledger.Attempt
+}
+
+// attempt is an attempt's state on the chain; it must not be changed.
+func (p *Pool) attempt(id record.Hash) (*ledger.Attempt, error) {
+	if height := p.view.Height(); p.states == nil || p.at != height {
+		p.at, p.states = height, map[record.Hash]*ledger.Attempt{}
+	}
+	if state := p.states[id]; state != nil {
+		return state, nil
+	}
+	state, err := p.view.Attempt(id)
+	if err == nil {
+		p.states[id] = state
+	}
+	return state, err
 }
 
 // load is how much of the pool a member fills with endorsed changes.
@@ -214,7 +234,7 @@ func (p *Pool) awaited(a record.Attempt) bool {
 }
 
 func (p *Pool) votesFor(attempt record.Hash) (*votes, *ledger.Attempt, error) {
-	state, err := p.view.Attempt(attempt)
+	state, err := p.attempt(attempt)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -340,7 +360,7 @@ func (p *Pool) Candidates(now int64, patience Patience, working func(record.Iden
 
 func (p *Pool) voteLeaves(id record.Hash, now int64, patience Patience, working func(record.Identity, record.Hash) bool) [][]record.Leaf {
 	v := p.votes[id]
-	state, err := p.view.Attempt(id)
+	state, err := p.attempt(id)
 	if err != nil {
 		return nil
 	}
@@ -511,7 +531,7 @@ func (p *Pool) prune(now int64) {
 		}
 	}
 	for id, v := range p.votes {
-		state, err := p.view.Attempt(id)
+		state, err := p.attempt(id)
 		if err != nil {
 			continue
 		}

@@ -71,6 +71,7 @@ var (
 	keyState   = []byte("state") // floor and highest position
 	keyBound   = []byte("key")   // the vote key
 	keyStarts  = []byte("starts")
+	keyShut    = []byte("shut")
 	version    = []byte("pyrsia vote file 2")
 )
 
@@ -482,6 +483,27 @@ func (f *File) Released(attempt record.Hash) (r votes.Release, err error) {
 		return err
 	})
 	return r, err
+}
+
+// PutShut implements votes.File.
+func (f *File) PutShut(reason string) error {
+	return f.update(func(tx *bbolt.Tx) error {
+		meta := tx.Bucket(bucketMeta)
+		if meta.Get(keyShut) != nil {
+			return errNoChange
+		}
+		return meta.Put(keyShut, seal([]byte(reason)))
+	})
+}
+
+// Shut implements votes.File.
+func (f *File) Shut() (reason string, err error) {
+	err = f.view(func(tx *bbolt.Tx) error {
+		data, err := get(tx.Bucket(bucketMeta), keyShut)
+		reason = string(data)
+		return err
+	})
+	return reason, err
 }
 
 // NextStart implements votes.File.

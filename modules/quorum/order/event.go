@@ -12,7 +12,7 @@ import (
 type Event interface{ event() }
 
 // Start begins a height, also when another member's certified block ended the
-// one before. A height at or below the machine's is ignored.
+// one before. A height at or below the machine's is ignored, but for Again.
 type Start struct {
 	Height  int64
 	Set     *record.Set    // of the height
@@ -21,6 +21,10 @@ type Start struct {
 	// older than what it voted (protocol, "vote state"), or the vote file is
 	// at a higher height.
 	Fenced bool
+	// Again begins the machine's own height once more, from the vote file and
+	// with what others said in it: a member that was fenced may vote now, or one
+	// that voted must not any more.
+	Again bool
 }
 
 // Receive is a message of another member.

@@ -2,6 +2,7 @@ package order
 
 import (
 	"fmt"
+	"sort"
 	"time"
 
 	"github.com/pyrsia/appliance/modules/quorum/order/votes"
@@ -202,45 +203,44 @@ func (m *Machine) Status() Status {
 }
 
 // Recall is what this machine holds that a member signed for the height it
-// works on: its latest prevote, precommit and cosign, and its latest proposal.
-// It is what a member that starts asks the others for.
+// works on: its votes, by round and step, and its proposals, without their
+// blocks and proofs-of-lock. It is what a member that starts asks the others for.
 func (m *Machine) Recall(member record.Identity) (recalled []record.Vote, proposals []record.Proposal) {
-	latest := map[record.Step]record.Vote{}
-	note := func(v record.Vote) {
-		if known, ok := latest[v.Step]; v.Voter == member && (!ok || known.Round < v.Round) {
-			latest[v.Step] = v
+	type slot struct {
+		step  record.Step
+		round int64
+	}
+	known := map[slot]record.Vote{}
+	note := func(votes ...record.Vote) {
+		for _, v := range votes {
+			if v.Voter == member {
+				known[slot{v.Step, v.Round}] = v
+			}
 		}
 	}
 	for _, quorum := range []record.Quorum{m.locked.proof, m.valid.proof, m.decided} {
-		for _, v := range quorum.Votes() {
-			note(v)
-		}
+		note(quorum.Votes()...)
 	}
-	for _, v := range m.entry {
-		note(v)
-	}
-	last := int64(-1)
-	for number, r := range m.rounds {
-		for _, t := range []tally{r.prevotes, r.precommits} {
-			if v, ok := t.votes[member]; ok {
-				note(v)
-			}
-		}
-		if p := r.proposal; p != nil && p.Proposer == member && number > last {
-			last = number
+	note(m.entry...)
+	for _, number := range m.numbers() {
+		r := m.rounds[number]
+		note(r.prevotes.votes[member], r.precommits.votes[member])
+		if p := r.proposal; p != nil && p.Proposer == member {
 			head := *p
 			head.Block, head.Lock = nil, nil
-			proposals = []record.Proposal{head}
+			proposals = append(proposals, head)
 		}
 	}
-	if c, ok := m.cosigns[member]; ok {
-		note(c.Vote)
+	note(m.cosigns[member].Vote)
+	for _, v := range known {
+		recalled = append(recalled, v)
 	}
-	for _, step := range []record.Step{record.StepPrevote, record.StepPrecommit, record.StepCosign} {
-		if v, ok := latest[step]; ok {
-			recalled = append(recalled, v)
+	sort.Slice(recalled, func(i, j int) bool {
+		if recalled[i].Round != recalled[j].Round {
+			return recalled[i].Round < recalled[j].Round
 		}
-	}
+		return recalled[i].Step < recalled[j].Step
+	})
 	return recalled, proposals
 }
 
@@ -262,7 +262,11 @@ func (m *Machine) fault(format string, args ...any) { m.do(Fault{Err: fmt.Errorf
 
 // start begins a height and takes up what the vote file holds of it.
 func (m *Machine) start(e Start) {
-	if e.Height <= m.height {
+	var others said
+	switch {
+	case e.Height == m.height && e.Again && m.phase != phaseCertified:
+		others = m.others()
+	case e.Height <= m.height:
 		return
 	}
 	m.height, m.set, m.phase = e.Height, e.Set, phaseRunning
@@ -277,11 +281,73 @@ func (m *Machine) start(e Start) {
 	m.told, m.written = map[record.Identity]bool{}, map[record.Hash]bool{}
 	m.offered, m.decided, m.sought = nil, record.Quorum{}, -1
 	m.restore(e.Records)
+	m.hear(others)
 
 	buffered := m.buffer
 	m.buffer = nil
 	for _, message := range buffered {
 		m.receive(message)
+	}
+}
+
+// said is what other members said in a height, all of it checked.
+type said struct {
+	votes     []record.Vote
+	proposals []*record.Proposal
+	cosigns   []record.Cosign
+	blocks    map[record.BlockID]*candidate
+	offered   *record.Quorum
+}
+
+// others takes what others said out of the height that is under way.
+func (m *Machine) others() said {
+	s := said{blocks: m.blocks, offered: m.offered}
+	if m.phase == phaseDecided {
+		decided := m.decided
+		s.offered = &decided
+	}
+	for _, number := range m.numbers() {
+		r := m.rounds[number]
+		for _, v := range append(r.prevotes.all(), r.precommits.all()...) {
+			if v.Voter != m.cfg.Self {
+				s.votes = append(s.votes, v)
+			}
+		}
+		if r.proposal != nil && r.proposal.Proposer != m.cfg.Self {
+			s.proposals = append(s.proposals, r.proposal)
+		}
+	}
+	for _, id := range m.members() {
+		if c, ok := m.cosigns[id]; ok {
+			s.cosigns = append(s.cosigns, c)
+		}
+	}
+	return s
+}
+
+// hear puts it into the height that begins again. The vote file's own of it
+// stand there already.
+func (m *Machine) hear(s said) {
+	for id, c := range s.blocks {
+		if m.blocks[id] == nil {
+			m.blocks[id] = c
+		}
+	}
+	for _, v := range s.votes {
+		if _, known := m.knownVote(&v); !known {
+			m.count(v)
+		}
+	}
+	for _, p := range s.proposals {
+		if r := m.at(p.Round); r.proposal == nil {
+			r.proposal = p
+		}
+	}
+	for _, c := range s.cosigns {
+		m.cosigns[c.Vote.Voter] = c
+	}
+	if m.offered == nil {
+		m.offered = s.offered
 	}
 }
 

@@ -19,6 +19,7 @@ type Memory struct {
 	outcomes map[record.Hash]outcome
 	released map[record.Hash]Release
 	starts   int64
+	shut     string
 	others   map[record.PublicKey]record.Incarnation
 }
 
@@ -35,7 +36,7 @@ func (m *Memory) Clone() *Memory {
 	defer m.mu.Unlock()
 	c := &Memory{
 		state: m.state, records: map[Slot][]byte{}, outcomes: map[record.Hash]outcome{}, released: map[record.Hash]Release{},
-		starts: m.starts, others: maps.Clone(m.others),
+		starts: m.starts, shut: m.shut, others: maps.Clone(m.others),
 	}
 	for slot, data := range m.records {
 		c.records[slot] = data
@@ -171,6 +172,23 @@ func (m *Memory) Released(attempt record.Hash) (Release, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.released[attempt], nil
+}
+
+// PutShut implements File.
+func (m *Memory) PutShut(reason string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.shut == "" {
+		m.shut = reason
+	}
+	return nil
+}
+
+// Shut implements File.
+func (m *Memory) Shut() (string, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.shut, nil
 }
 
 // NextStart implements File.

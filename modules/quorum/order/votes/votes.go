@@ -143,6 +143,11 @@ type File interface {
 	PutReleased(attempt record.Hash, r Release) error
 	// Released is how much of the attempt's outcome may have left.
 	Released(attempt record.Hash) (Release, error)
+	// PutShut notes for ever why this vote key must sign nothing any more: the
+	// first reason stays.
+	PutShut(reason string) error
+	// Shut is that reason, "" for none.
+	Shut() (reason string, err error)
 	// NextStart counts the starts of this member's program: 1 the first time,
 	// one more at each call, for ever.
 	NextStart() (int64, error)

@@ -30,7 +30,7 @@ func Conformance(t *testing.T, open func(t *testing.T) votes.File, reopen func(t
 	}{
 		{"write once", testOnce}, {"forward only", testForward}, {"all or none", testAtomic},
 		{"load", testLoad}, {"prune", testPrune}, {"outcomes", testOutcomes},
-		{"releases", testReleases}, {"starts", testStarts}, {"other members' starts", testRemember}, {"refused records", testRefused}, {"concurrent", testConcurrent},
+		{"releases", testReleases}, {"starts", testStarts}, {"shut", testShut}, {"other members' starts", testRemember}, {"refused records", testRefused}, {"concurrent", testConcurrent},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			f := open(t)
@@ -277,5 +277,23 @@ func testRemember(t *testing.T, f votes.File, again func() votes.File) {
 		if i%2 == 1 {
 			f = again()
 		}
+	}
+}
+
+func testShut(t *testing.T, f votes.File, again func() votes.File) {
+	is := func(want string) {
+		t.Helper()
+		if got, err := f.Shut(); err != nil || got != want {
+			t.Fatalf("shut for %q, %v; want %q", got, err, want)
+		}
+	}
+	is("")
+	for _, reason := range []string{"set back", "another"} {
+		if err := f.PutShut(reason); err != nil {
+			t.Fatal(err)
+		}
+		is("set back")
+		f = again()
+		is("set back")
 	}
 }

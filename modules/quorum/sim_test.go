@@ -1,0 +1,109 @@
+package quorum
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"testing"
+
+	"github.com/pyrsia/appliance/modules/chain/chaintest"
+	"github.com/pyrsia/appliance/modules/record"
+)
+
+func simNumber(name string, otherwise int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+		return n
+	}
+	return otherwise
+}
+
+// simNetworks are the networks of the simulations; they only read, and making
+// their keys takes time.
+func simNetwork(t testing.TB, n int, rule string) *chaintest.Network {
+	return chaintest.New(t, n, func(g *record.Genesis) { g.Order = rule })
+}
+
+// simOf draws a run: order rule, liars and their kinds go by the seed. There are
+// always fewer than could publish something false, and of those who lie in the
+// order fewer than could fork it.
+func simOf(n, seed int) simConfig {
+	cfg := simConfig{Seed: uint64(seed), N: n, Order: record.OrderMajority}
+	if seed%2 == 0 {
+		cfg.Order = record.OrderTwoThirds
+	}
+	majority, quorum := n/2+1, n/2+1
+	if cfg.Order == record.OrderTwoThirds {
+		quorum = 2*n/3 + 1
+	}
+	inOrder := 2*quorum - n - 1
+	// Q that follow the rules must be left for anything to go on.
+	all := min(majority-1, n-quorum)
+	for i := range (seed / 2) % (all + 1) {
+		kinds := truthLiars
+		if i < inOrder && (seed/8)%3 == 0 {
+			kinds = orderLiars
+		}
+		kind := kinds[(seed/6+i)%len(kinds)]
+		if kind == liesRubbish && i >= inOrder {
+			kind = liesSilent
+		}
+		cfg.Liars = append(cfg.Liars, kind)
+	}
+	return cfg
+}
+
+// TestSim runs SIM_SEEDS seeds from SIM_FROM for each size of network, or for
+// SIM_N only.
+func TestSim(t *testing.T) {
+	from, seeds := simNumber("SIM_FROM", 1), simNumber("SIM_SEEDS", 40)
+	for _, n := range []int{3, 4, 5, 7} {
+		if only := simNumber("SIM_N", 0); only != 0 && only != n {
+			continue
+		}
+		t.Run(fmt.Sprintf("N=%d", n), func(t *testing.T) {
+			t.Parallel()
+			networks := map[string]*chaintest.Network{}
+			for _, rule := range []string{record.OrderMajority, record.OrderTwoThirds} {
+				networks[rule] = simNetwork(t, n, rule)
+			}
+			var total simReport
+			for seed := from; seed < from+seeds; seed++ {
+				cfg := simOf(n, seed)
+				report, err := simulate(t, networks[cfg.Order], cfg)
+				if err != nil {
+					t.Fatalf("%v\nrun it again: SIM_N=%d SIM_FROM=%d SIM_TRACE=1 go test -run TestOneSim ./modules/quorum", err, n, seed)
+				}
+				total.add(report)
+			}
+			t.Logf("%d seeds: %+v", seeds, total)
+		})
+	}
+}
+
+func (r *simReport) add(o simReport) {
+	r.Heights += o.Heights
+	r.Crashes += o.Crashes
+	r.SetBack += o.SetBack
+	r.Fenced += o.Fenced
+	r.Blind += o.Blind
+	r.Rekeyed += o.Rekeyed
+	r.Published += o.Published
+	r.Attempts += o.Attempts
+	r.Messages += o.Messages
+	r.Accused += o.Accused
+	r.Virtual += o.Virtual
+}
+
+// TestOneSim traces one run.
+func TestOneSim(t *testing.T) {
+	if os.Getenv("SIM_TRACE") == "" {
+		t.Skip("for looking at one seed: set SIM_TRACE, SIM_N and SIM_FROM")
+	}
+	cfg := simOf(simNumber("SIM_N", 4), simNumber("SIM_FROM", 1))
+	cfg.Trace = func(line string) { fmt.Println(line) }
+	report, err := simulate(t, simNetwork(t, cfg.N, cfg.Order), cfg)
+	t.Logf("%+v", report)
+	if err != nil {
+		t.Error(err)
+	}
+}
