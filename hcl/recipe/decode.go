@@ -431,8 +431,11 @@ func (d *decoder) output(block *hcl.Block, of artifact.PURL) record.Output {
 		}
 	}
 	at := block.LabelRanges[0]
+	_, family := artifact.Name{Package: o.Package, File: o.File}.Family()
 	if err := artifact.CheckFile(o.File); err != nil || strings.Contains(o.File, "/") {
 		d.fail(at, "File name", "%q is no name of a file: want one path segment.", o.File)
+	} else if !family && strings.Contains(o.File, "*") {
+		d.fail(at, "File name", "%q: a star stands for many files only at the end, after one of - . _", o.File)
 	} else if o.Package.Type() == "maven" && !strings.HasPrefix(o.File, o.Package.Name()+"-"+o.Package.Version()) {
 		d.fail(at, "File name", "The files of %s begin with %q.", o.Package, o.Package.Name()+"-"+o.Package.Version())
 	}

@@ -21,6 +21,9 @@
 //	  output "thing-1.0.jar" {
 //	    path = "target/thing-1.0.jar"           # relative to the working folder
 //	  }
+//	  output "thing-1.0-*" {                    # every file in a folder, under its own name
+//	    path = "target/parts"
+//	  }
 //	}
 //
 // hcl/examples/README.md has all of it; the tables in decode.go are the truth.

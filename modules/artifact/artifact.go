@@ -102,6 +102,30 @@ func (n Name) Check() error {
 	return CheckFile(n.File)
 }
 
+// Family tells whether the name stands for all files of its package whose names
+// begin alike: "thing-1.0-*". The part before the star ends where a word does, so
+// that who owns a name is found by looking at its words.
+func (n Name) Family() (beginning string, ok bool) {
+	beginning, ok = strings.CutSuffix(n.File, "*")
+	if !ok || beginning == "" || !strings.ContainsRune(wordEnds, rune(beginning[len(beginning)-1])) || strings.Contains(beginning, "*") {
+		return "", false
+	}
+	return beginning, true
+}
+
+// wordEnds are the characters that end a word of a file name.
+const wordEnds = "-._/"
+
+// Families are the names of all families that the file would belong to.
+func (n Name) Families() (families []Name) {
+	for i := range len(n.File) {
+		if strings.IndexByte(wordEnds, n.File[i]) >= 0 {
+			families = append(families, Name{Package: n.Package, File: n.File[:i+1] + "*"})
+		}
+	}
+	return families
+}
+
 // CheckFile tells whether a file name is relative, clean and printable: what
 // may be joined to a folder without leaving it.
 func CheckFile(file string) error {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/record"
@@ -131,6 +132,9 @@ func checkNames(names []artifact.Name) error {
 		if err := name.Check(); err != nil {
 			return err
 		}
+		if _, family := name.Family(); !family && strings.Contains(name.File, "*") {
+			return fmt.Errorf("%w: %s: a star stands at the end, after one of - . _ /", errRule, name)
+		}
 		if i > 0 && names[i-1].String() >= name.String() {
 			return fmt.Errorf("%w: files are not sorted, one each", errRule)
 		}
@@ -177,10 +181,28 @@ func (r *Rules) supersede(change record.RecipeChange) error {
 	return PutJSON(r.tx, bucketRecipes, old.Hash[:], old)
 }
 
-// free tells whether a file name belongs to no live recipe. The names that a
-// superseded recipe gave up are free.
+// free tells whether a file name, or every name of a family, belongs to no live
+// recipe. The names that a superseded recipe gave up are free.
 func (r *Rules) free(name artifact.Name) error {
-	hash := r.tx.Get(bucketOwners, []byte(name.String()))
+	for _, other := range append(name.Families(), name) {
+		if err := r.unowned(name, r.tx.Get(bucketOwners, []byte(other.String()))); err != nil {
+			return err
+		}
+	}
+	beginning, family := name.Family()
+	if !family {
+		return nil
+	}
+	var taken error
+	r.tx.Scan(bucketOwners, []byte(artifact.Name{Package: name.Package, File: beginning}.String()), func(_, hash []byte) bool {
+		taken = r.unowned(name, hash)
+		return taken == nil
+	})
+	return taken
+}
+
+// unowned is an error if a recipe, which has a claim on a name, is live.
+func (r *Rules) unowned(name artifact.Name, hash []byte) error {
 	if hash == nil {
 		return nil
 	}
@@ -432,8 +454,8 @@ func (r *Rules) vote(a *Attempt, index int64, envelope record.Envelope, reveals 
 	return nil
 }
 
-// names publishes the files: all that the recipe names and no others, none of
-// them with other bytes than before.
+// names publishes the files: all that the recipe names, of each family at least
+// one, and no others, none of them with other bytes than before.
 func (r *Rules) names(a *Attempt, index int64, subjects []record.Subject) error {
 	var recipe Recipe
 	if err := GetJSON(r.tx, bucketRecipes, a.Attempt.Recipe[:], &recipe); err != nil {
@@ -448,17 +470,18 @@ func (r *Rules) names(a *Attempt, index int64, subjects []record.Subject) error 
 			return fmt.Errorf("%w: %s is missing", errRule, recipe.manifest())
 		}
 	}
-	missing := map[artifact.Name]bool{}
+	claims, missing := map[artifact.Name]bool{}, map[artifact.Name]bool{}
 	for _, name := range wanted {
-		missing[name] = true
+		claims[name], missing[name] = true, true
 	}
 	for _, s := range subjects {
 		name := s.FileName()
 		isPart := image != "" && s.URI == image && s.Name == s.Digest.SHA256.OCI()
-		if !missing[name] && !isPart {
+		claim, claimed := claimOn(name, claims)
+		if !claimed && !isPart || strings.Contains(name.File, "*") {
 			return fmt.Errorf("%w: the recipe does not publish %s", errRule, name)
 		}
-		delete(missing, name)
+		delete(missing, claim)
 		if err := r.name(name, Entry{Subject: s, Attempt: a.ID, Leaf: index, Height: r.height}); err != nil {
 			return err
 		}
@@ -470,6 +493,17 @@ func (r *Rules) names(a *Attempt, index int64, subjects []record.Subject) error 
 		return nil
 	}
 	return r.tag(recipe.Package, artifact.Name{Package: image, File: record.ManifestFile})
+}
+
+// claimOn is the name among a recipe's by which it publishes a file: the file's
+// own, or a family's.
+func claimOn(name artifact.Name, claims map[artifact.Name]bool) (artifact.Name, bool) {
+	for _, candidate := range append(name.Families(), name) {
+		if claims[candidate] {
+			return candidate, true
+		}
+	}
+	return artifact.Name{}, false
 }
 
 // manifest is the name by which a recipe says that it publishes an image.

@@ -53,7 +53,9 @@ type Environment struct {
 	WorkDir   string   `json:"workDir"`   // absolute
 }
 
-// Output is a file to publish.
+// Output is a file to publish; or a family of files, whose name ends with a star
+// (artifact.Name.Family): every file that the commands leave in the folder Path,
+// under its own name, which begins like the family's.
 type Output struct {
 	File    string        `json:"file"`    // its published name
 	Package artifact.PURL `json:"package"` // the package it belongs to
