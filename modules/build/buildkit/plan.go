@@ -31,10 +31,12 @@ const (
 	defaultPath     = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	defaultWorkDir  = "/work"
 
-	relayMount    = "/run/pyrsia"
-	relayProgram  = relayMount + "/relay"
-	mirrorSocket  = "/run/pyrsia-mirror.sock"
-	mirrorAddress = "127.0.0.1:7889"
+	relayMount   = "/run/pyrsia"
+	relayProgram = relayMount + "/relay"
+	mirrorSocket = "/run/pyrsia-mirror.sock"
+
+	// MirrorAddress is where the commands of a resolving build find the mirror.
+	MirrorAddress = "127.0.0.1:7889"
 )
 
 // storeID names the inputs' layout in the session.
@@ -88,27 +90,33 @@ var platform = ocispecs.Platform{OS: "linux", Architecture: "amd64"}
 
 // packages is the state of a build in a published image, commands done.
 func (p *plan) packages() (llb.State, error) {
-	image, err := openBuilder(p.job.Builder, p.job.Open)
+	image, layers, err := p.layers()
 	if err != nil {
 		return llb.State{}, err
-	}
-	sources, err := packLayer(p.scratch, p.job.Recipe.Timestamp, p.unpackSources)
-	if err != nil {
-		return llb.State{}, err
-	}
-	layers := append(append([]blob(nil), image.layers...), sources)
-	if p.job.Recipe.Resolve == "maven" {
-		maven, err := packLayer(p.scratch, p.job.Recipe.Timestamp, p.fillMaven)
-		if err != nil {
-			return llb.State{}, err
-		}
-		layers = append(layers, maven)
 	}
 	root, err := p.source("root", layers...)
 	if err != nil {
 		return llb.State{}, err
 	}
 	return p.commands(p.environment(root, image.config.Env))
+}
+
+// layers are the builder image's and, on top, the sources and Maven's repository.
+func (p *plan) layers() (*builderImage, []blob, error) {
+	image, err := openBuilder(p.job.Builder, p.job.Open)
+	if err != nil {
+		return nil, nil, err
+	}
+	sources, err := packLayer(p.scratch, p.job.Recipe.Timestamp, p.unpackSources)
+	if err != nil {
+		return nil, nil, err
+	}
+	layers := append(append([]blob(nil), image.layers...), sources)
+	if p.job.Recipe.Resolve != "maven" {
+		return image, layers, nil
+	}
+	maven, err := packLayer(p.scratch, p.job.Recipe.Timestamp, p.fillMaven)
+	return image, append(layers, maven), err
 }
 
 // outputs is a state that holds the recipe's outputs and nothing else, each
@@ -136,9 +144,18 @@ func (p *plan) workDir() string {
 	return p.job.Recipe.Environment.WorkDir
 }
 
-// environment sets the variables of every command: the image's, then ours, then
-// the recipe's.
+// environment sets the variables and the working folder of every command.
 func (p *plan) environment(state llb.State, image []string) llb.State {
+	for _, v := range p.variables(image) {
+		name, value, _ := strings.Cut(v, "=")
+		state = state.AddEnv(name, value)
+	}
+	return state.Dir(p.workDir())
+}
+
+// variables are those of every command: the image's, then ours, then the
+// recipe's.
+func (p *plan) variables(image []string) []string {
 	r := p.job.Recipe
 	variables := append([]string{"PATH=" + defaultPath}, image...)
 	variables = append(variables, "HOME=/root", "SOURCE_DATE_EPOCH="+strconv.FormatInt(r.Timestamp, 10))
@@ -148,24 +165,28 @@ func (p *plan) environment(state llb.State, image []string) llb.State {
 	if r.Environment.TimeZone != "" {
 		variables = append(variables, "TZ="+r.Environment.TimeZone)
 	}
-	for _, v := range append(variables, r.Environment.Variables...) {
-		name, value, _ := strings.Cut(v, "=")
-		state = state.AddEnv(name, value)
-	}
-	return state.Dir(p.workDir())
+	return append(variables, r.Environment.Variables...)
 }
 
 // commands runs the recipe's commands, one step each.
 func (p *plan) commands(state llb.State) (llb.State, error) {
-	for i, command := range p.job.Recipe.Commands {
-		name := fmt.Sprintf("command %d of %d: %s", i+1, len(p.job.Recipe.Commands), command)
-		options, err := p.step(name, p.umask()+command)
+	for _, s := range p.steps() {
+		options, err := p.step(s.Name, s.Script)
 		if err != nil {
 			return llb.State{}, err
 		}
 		state = state.Run(options...).Root()
 	}
 	return state, nil
+}
+
+func (p *plan) steps() []Step {
+	var steps []Step
+	for i, command := range p.job.Recipe.Commands {
+		name := fmt.Sprintf("command %d of %d: %s", i+1, len(p.job.Recipe.Commands), command)
+		steps = append(steps, Step{Name: name, Script: p.umask() + command})
+	}
+	return steps
 }
 
 func (p *plan) umask() string {
@@ -189,7 +210,7 @@ func (p *plan) step(name, script string) ([]llb.RunOption, error) {
 		options = append(options, llb.AddUlimit(llb.UlimitFsize, disk, disk))
 	}
 	if p.relay != nil {
-		arguments = append(append([]string{relayProgram}, p.relay.program[1:]...), append([]string{mirrorSocket, mirrorAddress, "--"}, arguments...)...)
+		arguments = append(append([]string{relayProgram}, p.relay.program[1:]...), append([]string{mirrorSocket, MirrorAddress, "--"}, arguments...)...)
 		program, err := p.packRelay()
 		if err != nil {
 			return nil, err
@@ -256,7 +277,7 @@ func (p *plan) fillMaven(l *layerWriter) error {
 		return err
 	}
 	if p.relay != nil {
-		return l.text(mavenSettings, settings(`<mirrors><mirror><id>pyrsia</id><mirrorOf>*</mirrorOf><url>http://`+mirrorAddress+`/</url></mirror></mirrors>`))
+		return l.text(mavenSettings, settings(`<mirrors><mirror><id>pyrsia</id><mirrorOf>*</mirrorOf><url>http://`+MirrorAddress+`/</url></mirror></mirrors>`))
 	}
 	for _, e := range p.job.Lock.Entries {
 		if e.Kind != mavenKind {
