@@ -3,7 +3,7 @@
 //
 // The package holds what every engine shares; modules/build/buildkit runs
 // builds in BuildKit, modules/build/input finds, fetches and proves the locked
-// inputs.
+// inputs, modules/build/buildtest holds the suite that every engine passes.
 package build
 
 import (

@@ -1,4 +1,4 @@
-package buildkit
+package buildkit_test
 
 import (
 	"bytes"
@@ -11,51 +11,28 @@ import (
 	"testing"
 	"time"
 
-	"github.com/moby/buildkit/client/llb"
-
-	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/build"
+	"github.com/pyrsia/appliance/modules/build/buildkit"
 	"github.com/pyrsia/appliance/modules/build/buildkit/buildkittest"
+	"github.com/pyrsia/appliance/modules/build/buildtest"
 	"github.com/pyrsia/appliance/modules/record"
 )
 
 // benchJob is of the size of a Maven library's build: 600 locked files of 96
 // MiB together and a few seconds of work on them.
 func benchJob(b *testing.B) build.Job {
-	image, err := buildkittest.TinyImage(b.TempDir(), "test/tiny")
-	if err != nil {
-		b.Fatal(err)
-	}
-	s := shelf{}
+	bench := buildtest.NewBench(b)
 	random := rand.New(rand.NewSource(1))
-	lock := &record.Lock{}
 	for i := range 600 {
 		data := make([]byte, 160<<10)
 		random.Read(data)
-		lock.Entries = append(lock.Entries, record.LockEntry{Kind: mavenKind, Path: fmt.Sprintf("org/a/%d/a.jar", i), File: s.put(data)})
+		bench.PutMaven(fmt.Sprintf("org/a/%d/a.jar", i), data)
 	}
-	lock.Sort()
-	source := s.put(makeTar(b, []member{{name: "a", content: "a", kind: '0'}}))
-	folder := b.TempDir()
-	for d, data := range s {
-		if err := os.WriteFile(filepath.Join(folder, d.String()), data, 0o600); err != nil {
-			b.Fatal(err)
-		}
-	}
-	return build.Job{
-		ID: "bench", Lock: lock, Builder: image.Manifest, Log: io.Discard,
-		Open: func(d artifact.SHA256) (*os.File, error) {
-			if file, err := image.Open(d); err == nil {
-				return file, nil
-			}
-			return os.Open(filepath.Join(folder, d.String()))
-		},
-		Recipe: &record.Recipe{
-			Package: "pkg:maven/org.a/a@1", Platform: "linux/amd64", Builder: "pkg:docker/test/tiny@1", Resolve: "maven",
-			Sources: []record.Source{{URL: "http://a.example/a.tar", SHA256: source.SHA256}},
-			Outputs: []record.Output{{File: "sums", Package: "pkg:maven/org.a/a@1", Path: "sums"}},
-		},
-	}
+	recipe := bench.Recipe()
+	recipe.Resolve = "maven"
+	recipe.Outputs = []record.Output{{File: "sums", Package: recipe.Package, Path: "sums"}}
+	recipe.Limits = record.Limits{}
+	return bench.Job(recipe, io.Discard)
 }
 
 // work is another command in every round, so that no step comes from a cache.
@@ -81,7 +58,7 @@ func BenchmarkBuild(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	e, err := New(Config{Addresses: []string{d.Address}, Scratch: b.TempDir()})
+	e, err := buildkit.New(buildkit.Config{Addresses: []string{d.Address}, Scratch: b.TempDir()})
 	if err != nil {
 		b.Fatal(err)
 	}
@@ -97,9 +74,13 @@ func BenchmarkBuild(b *testing.B) {
 	}
 	bare := func(round int) time.Duration {
 		job.Recipe.Commands = work(round)
+		definition, err := buildkit.Definition(b.Context(), job, b.TempDir(), layout)
+		if err != nil {
+			b.Fatal(err)
+		}
 		command := exec.Command(buildctl, "--addr", d.Address, "build", "--progress", "plain",
-			"--oci-layout", storeID+"="+layout, "--output", "type=tar,dest="+filepath.Join(layout, "out.tar"))
-		command.Stdin = bytes.NewReader(definition(b, job, layout))
+			"--oci-layout", buildkit.StoreID+"="+layout, "--output", "type=tar,dest="+filepath.Join(layout, "out.tar"))
+		command.Stdin = bytes.NewReader(definition)
 		start := time.Now()
 		if output, err := command.CombinedOutput(); err != nil {
 			b.Fatalf("%v\n%s", err, output)
@@ -117,50 +98,4 @@ func BenchmarkBuild(b *testing.B) {
 	b.ReportMetric(ours.Seconds()/float64(b.N), "engine-s")
 	b.ReportMetric(theirs.Seconds()/float64(b.N), "buildctl-s")
 	b.ReportMetric(ours.Seconds()/theirs.Seconds(), "engine/buildctl")
-}
-
-// definition is the job's LLB, and its inputs as an OCI layout on disk.
-func definition(b *testing.B, job build.Job, folder string) []byte {
-	p := newPlan(job, b.TempDir())
-	p.log = newProgress(io.Discard)
-	state, err := p.packages()
-	if err != nil {
-		b.Fatal(err)
-	}
-	blobs := filepath.Join(folder, "blobs", "sha256")
-	if err := os.MkdirAll(blobs, 0o755); err != nil {
-		b.Fatal(err)
-	}
-	for d, part := range p.inputs.blobs {
-		if err := writeBlob(filepath.Join(blobs, d.Encoded()), part); err != nil {
-			b.Fatal(err)
-		}
-	}
-	marshalled, err := p.outputs(state).Marshal(b.Context(), llb.Platform(platform))
-	if err != nil {
-		b.Fatal(err)
-	}
-	var definition bytes.Buffer
-	if err := llb.WriteTo(marshalled, &definition); err != nil {
-		b.Fatal(err)
-	}
-	return definition.Bytes()
-}
-
-func writeBlob(name string, part blob) error {
-	if part.open == nil {
-		return os.WriteFile(name, part.bytes, 0o644)
-	}
-	from, err := part.open()
-	if err != nil {
-		return err
-	}
-	defer from.Close()
-	to, err := os.Create(name)
-	if err != nil {
-		return err
-	}
-	defer to.Close()
-	_, err = io.Copy(to, from)
-	return err
 }

@@ -1,9 +1,8 @@
-package buildkittest
+package buildtest
 
 import (
 	"archive/tar"
 	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
 	"debug/elf"
 	"encoding/json"
@@ -25,8 +24,8 @@ import (
 	"github.com/pyrsia/appliance/modules/record"
 )
 
-// Programs are what the tiny image has, beside the shell's own commands.
-var Programs = []string{"sh", "bash", "cat", "cp", "ln", "ls", "mkdir", "rm", "sha256sum", "sleep"}
+// programs are what the tiny image has, beside the shell's own commands.
+var programs = []string{"sh", "bash", "busybox", "cat", "cp", "ln", "ls", "mkdir", "rm", "sha256sum", "sleep"}
 
 // Image is a builder image at hand as files.
 type Image struct {
@@ -53,18 +52,7 @@ func TinyImage(folder, repository string) (Image, error) {
 	if err != nil {
 		return Image{}, fmt.Errorf("make the tiny image: %w", err)
 	}
-	var packed bytes.Buffer
-	z, err := gzip.NewWriterLevel(&packed, gzip.BestSpeed)
-	if err != nil {
-		return Image{}, err
-	}
-	if _, err := z.Write(plain); err != nil {
-		return Image{}, err
-	}
-	if err := z.Close(); err != nil {
-		return Image{}, err
-	}
-	layer := part{ocispecs.MediaTypeImageLayerGzip, packed.Bytes()}
+	layer := part{ocispecs.MediaTypeImageLayer, plain}
 	config := ocispecs.Image{Platform: ocispecs.Platform{Architecture: "amd64", OS: "linux"}}
 	config.Config.Env = []string{"PATH=/bin", "TINY=yes"}
 	config.RootFS = ocispecs.RootFS{Type: "layers", DiffIDs: []digest.Digest{digest.FromBytes(plain)}}
@@ -120,7 +108,7 @@ func writeImage(folder, repository string, parts ...part) (Image, error) {
 
 func tinyLayer() ([]byte, error) {
 	files := map[string]string{} // path in the image → path here
-	for _, name := range Programs {
+	for _, name := range programs {
 		here, err := exec.LookPath(name)
 		if err != nil {
 			return nil, err

@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/pyrsia/appliance/modules/build/buildtest"
 )
 
 // ProgramVariable names the environment variable with buildkitd's path.
@@ -54,7 +56,7 @@ func Start(t testing.TB) *Daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log := new(lockedBuffer)
+	log := new(buildtest.Log)
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("buildkitd:\n%s", log)
@@ -238,22 +240,4 @@ func goBuild(ctx context.Context, pkg string) (string, error) {
 		return "", fmt.Errorf("build %s: %w\n%s", pkg, err, output)
 	}
 	return program, os.Rename(made, program)
-}
-
-// lockedBuffer is a bytes.Buffer that a process may write while a test reads.
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
