@@ -1,5 +1,5 @@
 // Package buildtest is what tests build with: the suite that every build engine
-// passes, and a tiny builder image.
+// passes, a tiny builder image, and Local, an engine that needs no buildkitd.
 package buildtest
 
 import (
