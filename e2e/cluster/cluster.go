@@ -1,7 +1,8 @@
 // Package cluster is a whole network of nodes on one machine, declared in one
-// Spec: build nodes and regular nodes as processes of their own, each with its
-// own keys, folders, ports, pyrsia.hcl and buildkitd, founded by the same
-// command line that operators use.
+// Spec: build nodes and regular nodes, each with its own keys, folders, ports
+// and pyrsia.hcl, founded by the same command line that operators use. The nodes
+// are processes of their own, each build node with a buildkitd, or live in this
+// process.
 //
 // Stories and the demo are written against it. What stands in the folder is
 // all there is: a cluster can be opened again by another process, with its
@@ -12,7 +13,7 @@
 //	<folder>/<node>/pyrsia.hcl
 //	<folder>/<node>/recipes.d/       a build node's recipes
 //	<folder>/<node>/data/            keys, votes, chain, store
-//	<folder>/<node>/node.{pid,log}, control.sock
+//	<folder>/<node>/node.{pid,log}, control.sock   (no pid in this process)
 //	<folder>/<node>/buildkitd/       a build node's buildkitd: root, socket, pid, log
 package cluster
 
@@ -28,26 +29,50 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/pyrsia/appliance/modules/build"
 	"github.com/pyrsia/appliance/modules/build/buildkit/buildkittest"
 	"github.com/pyrsia/appliance/modules/record"
 )
 
+// Kind is what the nodes of a cluster live in.
+type Kind int
+
+const (
+	// Processes are nodes in processes of their own: the released program with
+	// a buildkitd, which can be killed and can outlive this program.
+	Processes Kind = iota
+
+	// InProcess are nodes in this process, where the race detector and a
+	// debugger see them. They can be stopped and not killed.
+	InProcess
+)
+
+// String is the kind's name in messages and paths.
+func (k Kind) String() string {
+	if k == InProcess {
+		return "inproc"
+	}
+	return "processes"
+}
+
 // Spec declares a cluster. Folder, Build and Pyrsia are required.
 type Spec struct {
+	Kind    Kind
 	Folder  string // of everything the cluster keeps; made if it is missing
 	Name    string // of the network; default "e2e"
 	Build   int    // build nodes, called alpha, beta, gamma …
 	Regular int    // regular nodes, called edge, edge2 …
 
 	Pyrsia    string // path of the program
-	Buildkitd string // path of the program; "" for build nodes whose Workers are given
+	Buildkitd string // path of the program; "" for build nodes whose Workers or Engine are given
 
 	Upstreams  Upstreams
 	Recipes    string // folder whose recipes every build node gets; "" for none
 	Unverified string // what regular nodes do with what is not published; default "refuse"
 	Level      string // of the nodes' logs; default "info"
 
-	// Outlive leaves the processes running when this program ends.
+	// Outlive leaves the processes running when this program ends. Nodes in this
+	// process cannot have it.
 	Outlive bool
 
 	// Adjust may change a node before it is made; nil for no changes.
@@ -58,8 +83,8 @@ type Spec struct {
 type NodeSpec struct {
 	Name      string
 	Build     bool      // build node or regular node
-	Program   string    // "serve" is its first argument; default Spec.Pyrsia
-	Env       []string  // "NAME=value"
+	Program   string    // of a process: "serve" is its first argument; default Spec.Pyrsia
+	Env       []string  // of a process: "NAME=value"
 	Upstreams Upstreams //
 	Recipes   string    // folder
 	Workers   []string  // addresses of buildkitd; none means one of its own
@@ -67,6 +92,10 @@ type NodeSpec struct {
 	Share     bool      // whether it serves other nodes; default true
 	Packages  []string  // Maven packages to fetch ahead
 	Upload    string    // distribution.upload; default unlimited
+
+	// Engine makes the build engine of a node in this process from the one for
+	// its Workers; nil leaves that. A change counts from the next start on.
+	Engine func(build.Engine) build.Engine
 }
 
 // names of build nodes; more of them get numbers.
@@ -113,6 +142,9 @@ func Open(spec Spec) (*Cluster, error) {
 		return nil, err
 	}
 	spec.Folder = folder
+	if spec.Kind == InProcess && spec.Outlive {
+		return nil, errors.New("nodes in this process cannot outlive it")
+	}
 	if spec.Name == "" {
 		spec.Name = "e2e"
 	}

@@ -79,7 +79,11 @@ func (n *Node) hcl() string {
 		if n.buildkitd != nil {
 			workers = []string{n.buildkitd.Address()}
 		}
-		fmt.Fprintf(text, "build {\n  recipes = %q\n  workers = [%s]\n}\n\n", n.file("recipes.d"), quoted(workers))
+		fmt.Fprintf(text, "build {\n  recipes = %q\n", n.file("recipes.d"))
+		if len(workers) > 0 {
+			fmt.Fprintf(text, "  workers = [%s]\n", quoted(workers))
+		}
+		fmt.Fprintf(text, "}\n\n")
 	}
 	fmt.Fprintf(text, "registry { listen = [%q] }\nstorage { data = %q }\nadmin { socket = %q }\nlog { level = %q }\n",
 		n.registry(), n.Data(), n.Socket(), n.cluster.spec.Level)

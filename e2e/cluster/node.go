@@ -19,7 +19,7 @@ import (
 // errPortTaken is wrapped when a node's port went to another program.
 var errPortTaken = errors.New("a port was taken")
 
-// startTimeout is how long a process may take to answer.
+// startTimeout is how long a node or a buildkitd may take to answer.
 const startTimeout = 60 * time.Second
 
 // Node is one node of a cluster.
@@ -28,15 +28,29 @@ type Node struct {
 
 	cluster   *Cluster
 	identity  record.Identity
-	process   *Process
+	body      body
 	buildkitd *Buildkitd // nil for a node that has none of its own
+}
+
+// body is what a node lives in.
+type body interface {
+	Log() string
+	Start() error
+	Running() bool
+	Stop(grace time.Duration) error
+	Kill() error
+	failed() error // of one that ended by itself, nil while it runs
+	outdated() bool
 }
 
 func newNode(c *Cluster, s NodeSpec) *Node {
 	n := &Node{NodeSpec: s, cluster: c}
-	n.process = &Process{
-		Name: "node", Args: []string{s.Program, "serve", "--config", n.Config()}, Env: s.Env,
-		Folder: n.file(), Outlive: c.spec.Outlive,
+	n.body = &inside{node: n}
+	if c.spec.Kind == Processes {
+		n.body = &Process{
+			Name: "node", Args: []string{s.Program, "serve", "--config", n.Config()}, Env: s.Env,
+			Folder: n.file(), Outlive: c.spec.Outlive,
+		}
 	}
 	if s.Build && len(s.Workers) == 0 && c.spec.Buildkitd != "" {
 		n.buildkitd = NewBuildkitd(c.spec.Buildkitd, n.file("buildkitd"), c.spec.Outlive)
@@ -58,7 +72,7 @@ func (n *Node) Data() string { return n.file("data") }
 func (n *Node) Socket() string { return n.file("control.sock") }
 
 // Log is the file that the node writes to.
-func (n *Node) Log() string { return n.process.Log() }
+func (n *Node) Log() string { return n.body.Log() }
 
 // Identity is the node's PeerID.
 func (n *Node) Identity() record.Identity { return n.identity }
@@ -107,8 +121,8 @@ func (c *Cluster) assign(n *Node) error {
 	return nil
 }
 
-// Running tells whether the node's process runs.
-func (n *Node) Running() bool { return n.process.Running() }
+// Running tells whether the node runs.
+func (n *Node) Running() bool { return n.body.Running() }
 
 // Start starts the node, and its buildkitd before it, where they do not run. It
 // returns when both answer.
@@ -118,7 +132,7 @@ func (n *Node) Start(ctx context.Context) error {
 			return err
 		}
 	}
-	if n.process.Running() {
+	if n.body.Running() {
 		return n.wait(ctx)
 	}
 	if n.Registry != "" {
@@ -126,7 +140,7 @@ func (n *Node) Start(ctx context.Context) error {
 			return fmt.Errorf("%s cannot start: %w", n.Name, err)
 		}
 	}
-	if err := n.process.Start(); err != nil {
+	if err := n.body.Start(); err != nil {
 		return err
 	}
 	return n.wait(ctx)
@@ -139,7 +153,7 @@ func (n *Node) wait(ctx context.Context) error {
 	client := n.Client()
 	defer client.Close()
 	err := Until(ctx, func() (bool, error) {
-		if err := n.process.failed(); err != nil {
+		if err := n.body.failed(); err != nil {
 			if strings.Contains(err.Error(), "address already in use") && n.Registry == "" {
 				err = fmt.Errorf("%w: %w", errPortTaken, err)
 			}
@@ -154,14 +168,19 @@ func (n *Node) wait(ctx context.Context) error {
 	return nil
 }
 
-// Use sets the program and the environment of the node's next start.
-func (n *Node) Use(program string, env ...string) { n.process.Args[0], n.process.Env = program, env }
+// Use sets the program and the environment of the next start of a node that is
+// a process.
+func (n *Node) Use(program string, env ...string) {
+	process := n.body.(*Process)
+	process.Args[0], process.Env = program, env
+}
 
 // Stop ends the node in an orderly way; its buildkitd stays.
-func (n *Node) Stop() error { return n.process.Stop(30 * time.Second) }
+func (n *Node) Stop() error { return n.body.Stop(30 * time.Second) }
 
-// Kill ends the node as a power cut would (kill -9); its buildkitd stays.
-func (n *Node) Kill() error { return n.process.Kill() }
+// Kill ends the node as a power cut would (kill -9); its buildkitd stays. A
+// node in this process refuses.
+func (n *Node) Kill() error { return n.body.Kill() }
 
 // Restart stops the node and starts it again.
 func (n *Node) Restart(ctx context.Context) error {
@@ -234,5 +253,6 @@ func (n *Node) WaitPublished(ctx context.Context, purl artifact.PURL) (control.B
 	return n.WaitBuild(ctx, purl, func(b control.BuildDetail) bool { return b.State == control.Published })
 }
 
-// Outdated tells whether the node runs a program whose file was replaced since.
-func (n *Node) Outdated() bool { return n.process.outdated() }
+// Outdated tells whether the node is a process whose program's file was
+// replaced since.
+func (n *Node) Outdated() bool { return n.body.outdated() }
