@@ -129,14 +129,14 @@ func TestFullDisk(t *testing.T) {
 
 // A source that has another digest than the recipe says is built by nobody, and
 // the status names it.
-func TestOtherSource(t *testing.T) {
-	c, ctx := network(t), timely(t)
+func otherSource(t *testing.T, w *world) {
+	c, ctx := w.network(t), timely(t)
 	failed(t, ctx, c, "other-source", "source-1-src.tar.gz")
 }
 
 // A recipe whose commands fail rests with its reason.
-func TestBrokenRecipe(t *testing.T) {
-	c, ctx := network(t), timely(t)
+func brokenRecipe(t *testing.T, w *world) {
+	c, ctx := w.network(t), timely(t)
 	failed(t, ctx, c, "broken", "exit")
 	if a := get(t, ctx, c.Regular(0), mavenPath("broken")); a.status != 404 {
 		t.Errorf("status %d for what is not published, want 404", a.status)

@@ -13,6 +13,13 @@ import (
 // builder is the builder image of the stories: the smallest Debian that builds.
 const builder artifact.PURL = "pkg:docker/e2e/tiny@1"
 
+// debianKeys are the fingerprints of the keys that sign Debian's archive.
+var debianKeys = []string{
+	"04B54C3CDCA79751B16BC6B5225629DF75B188BD", // Debian Archive Automatic Signing Key (13/trixie)
+	"41587F7DB8C774BCCF131416762F67A0B2C39DE4", // Debian Stable Release Key (13/trixie)
+}
+
+// builderRecipe wants the archive's keys.
 const builderRecipe = `
 recipe "pkg:docker/e2e/tiny@1" {
   platform  = "linux/amd64"
@@ -24,11 +31,7 @@ recipe "pkg:docker/e2e/tiny@1" {
     variant    = "apt"
     packages   = ["busybox"]
     bootstrap  = ["mmdebstrap"]
-
-    keys = [
-      "04B54C3CDCA79751B16BC6B5225629DF75B188BD", # Debian Archive Automatic Signing Key (13/trixie)
-      "41587F7DB8C774BCCF131416762F67A0B2C39DE4", # Debian Stable Release Key (13/trixie)
-    ]
+    keys       = ["%s"]
   }
 
   image {
@@ -90,7 +93,9 @@ func mavenPath(name string) string { return "/maven2/e2e/" + name + "/1/" + jar(
 // makeJar makes a file of 1 MiB that depends on the source and on the name.
 const makeJar = `cat message > out.jar; i=0; while [ $i -lt 16 ]; do (echo %s $i; busybox sha256sum message; busybox head -c 65000 /bin/busybox) >> out.jar; i=$((i+1)); done`
 
-func writeRecipes(folder string, u *upstreams) error {
+// writeRecipes writes all recipes, for a Debian archive that is signed by one of
+// the keys, and has their inputs in the upstreams.
+func writeRecipes(folder string, u *upstreams, keys []string) error {
 	source, err := archive(map[string]string{"src/message": "made from source\n"}, "src/message")
 	if err != nil {
 		return err
@@ -100,7 +105,8 @@ func writeRecipes(folder string, u *upstreams) error {
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
-	failures := []error{os.WriteFile(filepath.Join(folder, "tiny.hcl"), []byte(builderRecipe), 0o644)}
+	image := fmt.Sprintf(builderRecipe, strings.Join(keys, `", "`))
+	failures := []error{os.WriteFile(filepath.Join(folder, "tiny.hcl"), []byte(image), 0o644)}
 	for name, l := range libraries {
 		if l.source == "" {
 			l.source = sha256Hex(source)

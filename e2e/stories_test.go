@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -10,13 +11,41 @@ import (
 
 	"github.com/pyrsia/appliance/appliance/control"
 	"github.com/pyrsia/appliance/e2e/cluster"
+	"github.com/pyrsia/appliance/e2e/liar"
+	"github.com/pyrsia/appliance/modules/build"
 	"github.com/pyrsia/appliance/modules/record"
 )
 
-// Three build nodes build a library from source in BuildKit, agree, and every
-// node has it on its chain and serves it.
-func TestPublished(t *testing.T) {
-	c, ctx := network(t), timely(t)
+// TestStories tells each story over both kinds of network: with nodes in this
+// process, where it is quick and can be debugged, and with nodes that are the
+// released program and build in BuildKit.
+func TestStories(t *testing.T) {
+	for _, w := range []*world{inproc, processes} {
+		t.Run(w.kind.String(), func(t *testing.T) {
+			for _, story := range []struct {
+				name string
+				tell func(*testing.T, *world)
+			}{
+				{"published", published},
+				{"one liar", oneLiar},
+				{"two liars", twoLiars},
+				{"one stopped", oneStopped},
+				{"poisoned lock", poisonedLock},
+				{"corrupt peers", corruptPeers},
+				{"no honest source", noHonestSource},
+				{"other source", otherSource},
+				{"broken recipe", brokenRecipe},
+			} {
+				t.Run(story.name, func(t *testing.T) { story.tell(t, w) })
+			}
+		})
+	}
+}
+
+// Three build nodes build a library from source, agree, and every node has it on
+// its chain and serves it.
+func published(t *testing.T, w *world) {
+	c, ctx := w.network(t), timely(t)
 	if err := request(ctx, c.Node(0), library("honest")); err != nil {
 		t.Fatal(err)
 	}
@@ -81,17 +110,23 @@ func provenOffline(t *testing.T, c *cluster.Cluster, name string, data []byte) {
 	}
 }
 
-// lie restarts a build node as a liar, and as an honest one after the story.
-func lie(t *testing.T, n *cluster.Node, number string) {
+// lie restarts a build node as a liar, and has it honest again after the story.
+func (w *world) lie(t *testing.T, n *cluster.Node, lie byte) {
 	t.Helper()
-	ctx := timely(t)
-	n.Use(programs.liar, "PYRSIA_LIE="+number)
+	ctx, engine := timely(t), n.Engine
+	if w.kind == cluster.InProcess {
+		n.Engine = func(e build.Engine) build.Engine { return liar.Engine{Engine: engine(e), Lie: lie} }
+	} else {
+		n.Use(programs.liar, fmt.Sprintf("PYRSIA_LIE=%d", lie))
+	}
 	if err := n.Restart(ctx); err != nil {
 		t.Fatal(err)
 	}
 	connected(t, ctx, n)
 	t.Cleanup(func() {
-		n.Use(programs.pyrsia)
+		if n.Engine = engine; w.kind == cluster.Processes {
+			n.Use(programs.pyrsia)
+		}
 		if err := n.Stop(); err != nil {
 			t.Error(err)
 		}
@@ -100,9 +135,9 @@ func lie(t *testing.T, n *cluster.Node, number string) {
 
 // With one liar the two honest nodes publish, and the liar's vote is on the
 // chain as different.
-func TestOneLiar(t *testing.T) {
-	c, ctx := network(t), timely(t)
-	lie(t, c.Node(2), "1")
+func oneLiar(t *testing.T, w *world) {
+	c, ctx := w.network(t), timely(t)
+	w.lie(t, c.Node(2), 1)
 	if err := request(ctx, c.Node(0), library("one-liar")); err != nil {
 		t.Fatal(err)
 	}
@@ -128,10 +163,10 @@ func TestOneLiar(t *testing.T) {
 
 // With two liars that lie differently nothing is published, and every node
 // tells why.
-func TestTwoLiars(t *testing.T) {
-	c, ctx := network(t), timely(t)
-	lie(t, c.Node(1), "1")
-	lie(t, c.Node(2), "2")
+func twoLiars(t *testing.T, w *world) {
+	c, ctx := w.network(t), timely(t)
+	w.lie(t, c.Node(1), 1)
+	w.lie(t, c.Node(2), 2)
 	if _, err := ask(ctx, c.Node(0), library("two-liars")); err != nil {
 		t.Fatal(err)
 	}
@@ -157,8 +192,8 @@ func TestTwoLiars(t *testing.T) {
 
 // With one build node stopped the other two publish; it learns of it when it is
 // back.
-func TestOneStopped(t *testing.T) {
-	c, ctx := network(t), timely(t)
+func oneStopped(t *testing.T, w *world) {
+	c, ctx := w.network(t), timely(t)
 	if err := c.Node(2).Stop(); err != nil {
 		t.Fatal(err)
 	}
@@ -172,10 +207,10 @@ func TestOneStopped(t *testing.T) {
 
 // The asker's upstream serves an altered plug-in, so its lock names it. The
 // honest nodes decline, and the status names the file.
-func TestPoisonedLock(t *testing.T) {
-	c, ctx := network(t), timely(t)
-	world.upstreams.alter(c.Node(0).Name, plugin, []byte("a plug-in that only this node's upstream has\n"))
-	t.Cleanup(func() { world.upstreams.alter(c.Node(0).Name, plugin, world.upstreams.maven[plugin]) })
+func poisonedLock(t *testing.T, w *world) {
+	c, ctx := w.network(t), timely(t)
+	w.upstreams.alter(c.Node(0).Name, plugin, []byte("a plug-in that only this node's upstream has\n"))
+	t.Cleanup(func() { w.upstreams.alter(c.Node(0).Name, plugin, w.upstreams.maven[plugin]) })
 	if _, err := ask(ctx, c.Node(0), library("poisoned")); err != nil {
 		t.Fatal(err)
 	}
@@ -201,8 +236,8 @@ func declines(b control.BuildDetail, n *cluster.Node) bool {
 
 // Peers whose disks altered or cut a file are refused, and the bytes come from
 // another one; the client notices nothing.
-func TestCorruptPeers(t *testing.T) {
-	c, ctx := network(t), timely(t)
+func corruptPeers(t *testing.T, w *world) {
+	c, ctx := w.network(t), timely(t)
 	if err := request(ctx, c.Node(0), library("corrupt")); err != nil {
 		t.Fatal(err)
 	}
@@ -216,8 +251,8 @@ func TestCorruptPeers(t *testing.T) {
 }
 
 // With no honest source left the client gets a clear refusal, never wrong bytes.
-func TestNoHonestSource(t *testing.T) {
-	c, ctx := network(t), timely(t)
+func noHonestSource(t *testing.T, w *world) {
+	c, ctx := w.network(t), timely(t)
 	if err := request(ctx, c.Node(0), library("corrupted")); err != nil {
 		t.Fatal(err)
 	}

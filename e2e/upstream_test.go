@@ -25,38 +25,22 @@ import (
 // upstreams are the ordinary registries of the stories, one view for each node:
 //
 //	/<node>/maven/…   a small Maven repository of our own
-//	/<node>/debian/…  Debian's archive as apt knows it; what never changes (.debs)
-//	                  is kept in the user's cache folder, so that a test run
-//	                  fetches it once
+//	/<node>/debian/…  a Debian archive
 //
 // A node's view of a file can be altered, as by an attacker near that node.
 type upstreams struct {
 	server *httptest.Server
-	debian string // base address of the real archive
-	cache  string // folder
+	debian func(name string) ([]byte, error) // a file of the archive by its path
 
 	mu      sync.Mutex
 	maven   map[string][]byte            // by path
-	indexes map[string][]byte            // Debian's indexes by path: one state for all nodes
 	altered map[string]map[string][]byte // by node, by path
-	busy    map[string]*sync.Mutex       // one fetch of each file at a time
 }
 
-func newUpstreams() (*upstreams, error) {
-	real, err := cluster.FindUpstreams()
-	if err != nil {
-		return nil, err
-	}
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return nil, err
-	}
-	u := &upstreams{
-		debian: real.Debian, cache: filepath.Join(cache, "pyrsia-test", "debian"),
-		maven: map[string][]byte{}, indexes: map[string][]byte{}, altered: map[string]map[string][]byte{}, busy: map[string]*sync.Mutex{},
-	}
+func newUpstreams(debian func(name string) ([]byte, error)) *upstreams {
+	u := &upstreams{debian: debian, maven: map[string][]byte{}, altered: map[string]map[string][]byte{}}
 	u.server = httptest.NewServer(u)
-	return u, nil
+	return u
 }
 
 func (u *upstreams) close() { u.server.Close() }
@@ -115,15 +99,11 @@ func (u *upstreams) serveMaven(w http.ResponseWriter, r *http.Request, node, nam
 }
 
 func (u *upstreams) serveDebian(w http.ResponseWriter, r *http.Request, name string) {
-	u.mu.Lock()
-	if u.busy[name] == nil {
-		u.busy[name] = new(sync.Mutex)
+	data, err := u.debian(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		http.NotFound(w, r)
+		return
 	}
-	busy := u.busy[name]
-	u.mu.Unlock()
-	busy.Lock()
-	defer busy.Unlock()
-	data, err := u.debianFile(name)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadGateway)
 		return
@@ -131,30 +111,75 @@ func (u *upstreams) serveDebian(w http.ResponseWriter, r *http.Request, name str
 	http.ServeContent(w, r, path.Base(name), time.Time{}, bytes.NewReader(data))
 }
 
-// debianFile is a file of Debian's archive. The .debs that are kept are not
-// trusted: nodes prove each by Debian's signature.
-func (u *upstreams) debianFile(name string) ([]byte, error) {
+// smallDebian is an archive of our own, small and at hand.
+func smallDebian(archive map[string]string) func(name string) ([]byte, error) {
+	return func(name string) ([]byte, error) {
+		content, found := archive[name]
+		if !found {
+			return nil, fs.ErrNotExist
+		}
+		return []byte(content), nil
+	}
+}
+
+// realDebian is Debian's archive as apt knows it. What never changes (.debs) is
+// kept in the user's cache folder, so that a test run fetches it once.
+type realDebian struct {
+	base  string // address
+	cache string // folder
+
+	mu      sync.Mutex
+	indexes map[string][]byte      // by path: one state for all nodes
+	busy    map[string]*sync.Mutex // one fetch of each file at a time
+}
+
+func newRealDebian() (*realDebian, error) {
+	real, err := cluster.FindUpstreams()
+	if err != nil {
+		return nil, err
+	}
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		return nil, err
+	}
+	return &realDebian{
+		base: real.Debian, cache: filepath.Join(cache, "pyrsia-test", "debian"),
+		indexes: map[string][]byte{}, busy: map[string]*sync.Mutex{},
+	}, nil
+}
+
+// file is a file of the archive. The .debs that are kept are not trusted: nodes
+// prove each by Debian's signature.
+func (d *realDebian) file(name string) ([]byte, error) {
+	d.mu.Lock()
+	if d.busy[name] == nil {
+		d.busy[name] = new(sync.Mutex)
+	}
+	busy := d.busy[name]
+	d.mu.Unlock()
+	busy.Lock()
+	defer busy.Unlock()
 	fixed := strings.HasPrefix(name, "pool/")
-	kept := filepath.Join(u.cache, filepath.FromSlash(name))
+	kept := filepath.Join(d.cache, filepath.FromSlash(name))
 	if fixed {
 		if data, err := os.ReadFile(kept); !errors.Is(err, fs.ErrNotExist) {
 			return data, err
 		}
 	}
-	u.mu.Lock()
-	data, found := u.indexes[name]
-	u.mu.Unlock()
+	d.mu.Lock()
+	data, found := d.indexes[name]
+	d.mu.Unlock()
 	if found {
 		return data, nil
 	}
-	data, err := download(u.debian + "/" + name)
+	data, err := download(d.base + "/" + name)
 	if err != nil {
 		return nil, err
 	}
 	if !fixed {
-		u.mu.Lock()
-		u.indexes[name] = data
-		u.mu.Unlock()
+		d.mu.Lock()
+		d.indexes[name] = data
+		d.mu.Unlock()
 		return data, nil
 	}
 	return data, keep(kept, data)
