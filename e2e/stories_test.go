@@ -243,8 +243,8 @@ func corruptPeers(t *testing.T, w *world) {
 	}
 	b := allVoted(t, c, "corrupt")
 	file := output(t, b).File
-	flip(t, blob(t, c.Node(0), file.SHA256), file.Size/2)
-	if err := os.Truncate(blob(t, c.Node(1), file.SHA256), file.Size/3); err != nil {
+	flip(t, blob(c.Node(0), file.SHA256), file.Size/2)
+	if err := os.Truncate(blob(c.Node(1), file.SHA256), file.Size/3); err != nil {
 		t.Fatal(err)
 	}
 	wantVerified(t, get(t, ctx, c.Regular(0), mavenPath("corrupt")), file)
@@ -259,7 +259,7 @@ func noHonestSource(t *testing.T, w *world) {
 	b := allVoted(t, c, "corrupted")
 	file := output(t, b).File
 	for _, n := range c.Builders() {
-		flip(t, blob(t, n, file.SHA256), 0)
+		flip(t, blob(n, file.SHA256), 0)
 	}
 	begun := time.Now()
 	a := get(t, ctx, c.Regular(0), mavenPath("corrupted"))
