@@ -9,9 +9,11 @@ package build
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
+	"strings"
 
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/record"
@@ -46,6 +48,22 @@ type File struct {
 	Name      artifact.Name // as it will be published
 	MediaType string        // of the parts of an image, else ""
 	Path      string        // of the bytes, in Job.Folder
+}
+
+// MaxFamily is how many files of a family's folder are published at the most: no
+// publication has more (docs/protocol.md, "Limits").
+const MaxFamily = 10_000
+
+// FamilyMember is the name under which a family publishes a file that the commands
+// left in its folder. Its error wraps ErrFailed: nothing that is in the folder is
+// passed over in silence.
+func FamilyMember(o record.Output, left string) (artifact.Name, error) {
+	name := artifact.Name{Package: o.Package, File: left}
+	beginning, _ := artifact.Name{Package: o.Package, File: o.File}.Family()
+	if artifact.CheckFile(left) != nil || strings.Contains(left, "*") || !strings.HasPrefix(left, beginning) {
+		return name, fmt.Errorf("%w: the commands left %q in %s, and the recipe publishes from there only what begins with %q", ErrFailed, left, o.Path, beginning)
+	}
+	return name, nil
 }
 
 // Engine runs builds. Implementations are safe for concurrent use.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"sort"
 	"strconv"
@@ -95,16 +96,37 @@ func syncFolder(folder string) error {
 
 // outputFiles receives the outputs of a build in a published image.
 func outputFiles(stream io.Reader, job build.Job) ([]build.File, error) {
-	names := map[string]string{}
+	names, families, members := map[string]string{}, map[string]int{}, 0
 	for i, o := range job.Recipe.Outputs {
+		if isFamily(o) {
+			families[outputMember(i, o)] = i
+			continue
+		}
 		names[outputMember(i, o)] = "output-" + strconv.Itoa(i)
 	}
-	received, err := receive(stream, job.Folder, job.Recipe.Limits.Disk, func(member string) string { return names[member] })
+	received, err := receive(stream, job.Folder, job.Recipe.Limits.Disk, func(member string) string {
+		if _, ok := families[path.Dir(member)]; ok {
+			members++
+			return "member-" + strconv.Itoa(members)
+		}
+		return names[member]
+	})
 	if err != nil {
 		return nil, err
 	}
+	if members > build.MaxFamily {
+		return nil, fmt.Errorf("%w: the commands left %d files to publish, the limit is %d", build.ErrFailed, members, build.MaxFamily)
+	}
 	var files []build.File
 	for i, o := range job.Recipe.Outputs {
+		if isFamily(o) {
+			family, err := familyFiles(received, outputMember(i, o), o)
+			if err != nil {
+				return nil, err
+			}
+			files = append(files, family...)
+			continue
+		}
 		e, ok := received[outputMember(i, o)]
 		if !ok {
 			return nil, fmt.Errorf("%w: the commands left no file %s, which the recipe publishes as %s", build.ErrFailed, o.Path, o.File)
@@ -112,6 +134,24 @@ func outputFiles(stream io.Reader, job build.Job) ([]build.File, error) {
 		files = append(files, build.File{Name: artifact.Name{Package: o.Package, File: o.File}, Path: e.path})
 	}
 	sortFiles(files)
+	return files, nil
+}
+
+// familyFiles are the files of a family's folder.
+func familyFiles(received map[string]exported, folder string, o record.Output) (files []build.File, err error) {
+	for member, e := range received {
+		if path.Dir(member) != folder {
+			continue
+		}
+		name, err := build.FamilyMember(o, path.Base(member))
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, build.File{Name: name, Path: e.path})
+	}
+	if len(files) == 0 {
+		return nil, fmt.Errorf("%w: the commands left no file in %s, which the recipe publishes as %s", build.ErrFailed, o.Path, o.File)
+	}
 	return files, nil
 }
 

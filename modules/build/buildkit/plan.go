@@ -127,11 +127,20 @@ func (p *plan) layers() (*builderImage, []blob, error) {
 func (p *plan) outputs(root llb.State) llb.State {
 	out := llb.Scratch()
 	for i, o := range p.job.Recipe.Outputs {
+		pattern := o.Path
+		if isFamily(o) {
+			pattern += "/*"
+		}
 		out = out.File(llb.Copy(root, p.workDir(), "/"+strconv.Itoa(i), &llb.CopyInfo{
-			CopyDirContentsOnly: true, CreateDestPath: true, IncludePatterns: []string{o.Path},
+			CopyDirContentsOnly: true, CreateDestPath: true, IncludePatterns: []string{pattern},
 		}), llb.WithCustomName("output "+o.File))
 	}
 	return out
+}
+
+func isFamily(o record.Output) bool {
+	_, family := artifact.Name{Package: o.Package, File: o.File}.Family()
+	return family
 }
 
 // outputMember is where an output stands in the export.

@@ -32,6 +32,7 @@ func Contract(t *testing.T, engine func(t *testing.T) build.Engine) {
 		{"no network", testNoNetwork},
 		{"resolve", testResolve},
 		{"locked Maven files", testMavenFiles},
+		{"families", testFamily},
 		{"limits", testLimits},
 		{"cancel", testCancel},
 	} {
@@ -80,6 +81,10 @@ func testFailures(t *testing.T, b *Bench, e build.Engine) {
 		{"unset variable", func(r *record.Recipe) { r.Commands = []string{"echo $NOBODY"} }, []string{"command 1 of 1", "exit code 2"}},
 		{"command of several lines", func(r *record.Recipe) { r.Commands = []string{"true\nexit 3\n"} }, []string{"command 1 of 1", "exit code 3"}},
 		{"missing output", func(r *record.Recipe) { r.Commands = []string{"mkdir out"} }, []string{"left no file out/tiny.txt", "tiny-1.0.txt"}},
+		{"family without a file", family("mkdir parts"), []string{"left no file in parts", "tiny-1.0-*"}},
+		{"family without a folder", family("true"), []string{"left no file in parts", "tiny-1.0-*"}},
+		{"family with another file", family("mkdir parts; echo > parts/tiny-1.0-a; echo > parts/b"), []string{`left "b" in parts`, `"tiny-1.0-"`}},
+		{"family behind a link", family("mkdir in; echo > in/tiny-1.0-a; ln -s in parts"), []string{"left no file in parts"}},
 		{"missing folder of an output", func(r *record.Recipe) { r.Commands = []string{"true"} }, []string{"left no file out/tiny.txt"}},
 		{"folder as output", func(r *record.Recipe) { r.Commands = []string{"mkdir -p out/tiny.txt/x"} }, []string{"left no file out/tiny.txt"}},
 		{"output outside", func(r *record.Recipe) { r.Outputs[0].Path = "../../etc/passwd" }, []string{"output path"}},
@@ -105,6 +110,39 @@ func testFailures(t *testing.T, b *Bench, e build.Engine) {
 				t.Errorf("error of several lines: %q", err)
 			}
 		})
+	}
+}
+
+// family changes a recipe into one that publishes a family, with one command.
+func family(command string) func(*record.Recipe) {
+	return func(r *record.Recipe) {
+		r.Commands = []string{command}
+		r.Outputs = []record.Output{{File: "tiny-1.0-*", Package: tinyPackage, Path: "parts"}}
+	}
+}
+
+// testFamily publishes every plain file of a folder, beside a file of its own.
+func testFamily(t *testing.T, b *Bench, e build.Engine) {
+	r := b.Recipe(`mkdir -p parts/tiny-1.0-folder out; i=0; while test $i -lt 120; do echo $i > parts/tiny-1.0-$i.txt; i=$((i+1)); done; echo > parts/tiny-1.0-.hidden; echo x > parts/tiny-1.0-folder/x; ln -s tiny-1.0-1.txt parts/tiny-1.0-link; echo one > out/tiny.txt`)
+	r.Outputs = append(r.Outputs, record.Output{File: "tiny-1.0-*", Package: tinyPackage, Path: "parts"})
+	log := new(Log)
+	files, err := e.Build(t.Context(), b.Job(r, log))
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	if len(files) != 122 {
+		t.Fatalf("%d files, want 122", len(files))
+	}
+	for i, f := range files {
+		if i > 0 && files[i-1].Name.String() >= f.Name.String() {
+			t.Errorf("%s stands before %s", files[i-1].Name, f.Name)
+		}
+		if f.Name.File != "tiny-1.0-77.txt" {
+			continue
+		}
+		if data, err := os.ReadFile(f.Path); err != nil || string(data) != "77\n" {
+			t.Errorf("%s holds %q, %v", f.Name, data, err)
+		}
 	}
 }
 

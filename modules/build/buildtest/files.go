@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/build"
 	"github.com/pyrsia/appliance/modules/build/buildkit"
+	"github.com/pyrsia/appliance/modules/record"
 )
 
 // unpack makes a folder of layers, with the places that a step mounts to.
@@ -106,25 +108,68 @@ func outputs(job build.Job, folder, workDir string) ([]build.File, error) {
 		return nil, err
 	}
 	defer root.Close()
-	var files []build.File
-	room := job.Recipe.Limits.Disk
-	for i, o := range job.Recipe.Outputs {
+	out := &outgoing{job: job, root: root, room: job.Recipe.Limits.Disk}
+	for _, o := range job.Recipe.Outputs {
 		inside := strings.TrimPrefix(path.Join(workDir, o.Path), "/")
-		size, ok := plainFile(root, inside)
-		if !ok {
-			return nil, fmt.Errorf("%w: the commands left no file %s, which the recipe publishes as %s", build.ErrFailed, o.Path, o.File)
+		name := artifact.Name{Package: o.Package, File: o.File}
+		if _, family := name.Family(); family {
+			err = out.family(o, inside)
+		} else {
+			err = out.take(name, inside, fmt.Sprintf("%s, which the recipe publishes as %s", o.Path, o.File))
 		}
-		if room -= size; room < 0 && job.Recipe.Limits.Disk > 0 {
-			return nil, fmt.Errorf("%w: the outputs are larger than the recipe's limit of disk space", build.ErrFailed)
-		}
-		f := build.File{Name: artifact.Name{Package: o.Package, File: o.File}, Path: filepath.Join(job.Folder, "output-"+strconv.Itoa(i))}
-		if err := copyOut(f.Path, root, inside); err != nil {
+		if err != nil {
 			return nil, err
 		}
-		files = append(files, f)
 	}
-	sort.Slice(files, func(i, j int) bool { return files[i].Name.String() < files[j].Name.String() })
-	return files, syncPath(job.Folder)
+	sort.Slice(out.files, func(i, j int) bool { return out.files[i].Name.String() < out.files[j].Name.String() })
+	return out.files, syncPath(job.Folder)
+}
+
+// outgoing are the outputs on their way out of a root.
+type outgoing struct {
+	job   build.Job
+	root  *os.Root
+	room  int64 // bytes left of the recipe's limit
+	files []build.File
+}
+
+func (out *outgoing) take(name artifact.Name, inside, what string) error {
+	size, ok := plainFile(out.root, inside)
+	if !ok {
+		return fmt.Errorf("%w: the commands left no file %s", build.ErrFailed, what)
+	}
+	if out.room -= size; out.room < 0 && out.job.Recipe.Limits.Disk > 0 {
+		return fmt.Errorf("%w: the outputs are larger than the recipe's limit of disk space", build.ErrFailed)
+	}
+	f := build.File{Name: name, Path: filepath.Join(out.job.Folder, "output-"+strconv.Itoa(len(out.files)))}
+	out.files = append(out.files, f)
+	return copyOut(f.Path, out.root, inside)
+}
+
+// family takes every plain file of a family's folder.
+func (out *outgoing) family(o record.Output, folder string) error {
+	before := len(out.files)
+	entries, _ := fs.ReadDir(out.root.FS(), folder) // one that is missing has no files
+	for _, entry := range entries {
+		inside := path.Join(folder, entry.Name())
+		if _, plain := plainFile(out.root, inside); !plain {
+			continue
+		}
+		name, err := build.FamilyMember(o, entry.Name())
+		if err != nil {
+			return err
+		}
+		if err := out.take(name, inside, inside); err != nil {
+			return err
+		}
+	}
+	switch taken := len(out.files) - before; {
+	case taken == 0:
+		return fmt.Errorf("%w: the commands left no file in %s, which the recipe publishes as %s", build.ErrFailed, o.Path, o.File)
+	case taken > build.MaxFamily:
+		return fmt.Errorf("%w: the commands left %d files to publish, the limit is %d", build.ErrFailed, taken, build.MaxFamily)
+	}
+	return nil
 }
 
 // plainFile tells whether a file is there, and its size, with no link on the

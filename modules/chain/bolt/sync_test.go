@@ -75,4 +75,3 @@ func long(t *testing.T, n *chaintest.Network, leaves int) [][]byte {
 	}
 	return blocks
 }
-
