@@ -59,6 +59,7 @@ type story struct {
 	resolve  string
 	commands []string
 	source   string // SHA-256 of the source, "" for the right one
+	family   bool   // publishes what is in the folder parts, too
 }
 
 // libraries are the packages of the stories, each with its commands. A recipe
@@ -73,13 +74,22 @@ var libraries = map[string]story{
 	"corrupt":      {},
 	"corrupted":    {},
 	"other-source": {source: strings.Repeat("7", 64)},
-	"broken":       {commands: []string{"echo this recipe cannot work", "exit 3"}},
+	"many":         {family: true, commands: []string{fmt.Sprintf(makeParts, parts)}},
+	"rekeyed":      {},
+	"set-back1":    {}, "set-back2": {}, "set-back3": {},
+	"broken": {commands: []string{"echo this recipe cannot work", "exit 3"}},
 	// Different words, or BuildKit would take the second from its cache.
 	"kill-build": {commands: []string{"sleep 8; : one killed"}},
 	"kill-all":   {commands: []string{"sleep 8; : all killed"}},
 	"kill-order": {},
 	"kill-vote1": {}, "kill-vote2": {}, "kill-vote3": {}, "kill-vote4": {}, "kill-vote5": {},
 }
+
+// parts is how many files the library with many files has beside its jar.
+const parts = 2500
+
+// makeParts makes them.
+const makeParts = `mkdir parts; i=0; while [ $i -lt %d ]; do echo part $i > parts/many-1-part$i.txt; i=$((i+1)); done`
 
 func library(name string) artifact.PURL {
 	return artifact.PURL("pkg:maven/e2e/" + name + "@1")
@@ -133,17 +143,21 @@ func writeRecipes(folder string, u *upstreams, keys []string) error {
 		for _, c := range append(append([]string{}, l.commands...), fmt.Sprintf(makeJar, name)) {
 			text += fmt.Sprintf("    %q,\n", c)
 		}
+		family := ""
+		if l.family {
+			family = fmt.Sprintf("  output %q { path = \"parts\" }\n", name+"-1-*")
+		}
 		text += fmt.Sprintf(`  ]
 
   output %q { path = "out.jar" }
-
+%s
   limits {
     memory = "1GiB"
     disk   = "1GiB"
     time   = "10m"
   }
 }
-`, jar(name))
+`, jar(name), family)
 		failures = append(failures, os.WriteFile(filepath.Join(folder, name+".hcl"), []byte(text), 0o644))
 	}
 	return errors.Join(failures...)

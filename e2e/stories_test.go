@@ -27,6 +27,7 @@ func TestStories(t *testing.T) {
 				tell func(*testing.T, *world)
 			}{
 				{"published", published},
+				{"many files", manyFiles},
 				{"one liar", oneLiar},
 				{"two liars", twoLiars},
 				{"one stopped", oneStopped},
@@ -107,6 +108,40 @@ func provenOffline(t *testing.T, c *cluster.Cluster, name string, data []byte) {
 	other := "sha256:" + strings.Repeat("0", 64)
 	if said, err := edge.Pyrsia(ctx, "verify", file, "--proof", file+".proof", "--genesis", other); err == nil {
 		t.Errorf("a file was verified for another network: %s", said)
+	}
+}
+
+// A build with 2,500 files is published whole: their list stands in leaves of its
+// own before the publication, and each file is proven by it.
+func manyFiles(t *testing.T, w *world) {
+	c, ctx := w.network(t), timely(t)
+	if err := request(ctx, c.Node(0), library("many")); err != nil {
+		t.Fatal(err)
+	}
+	b := publishedEverywhere(t, ctx, c, library("many"))
+	detail, err := c.Node(0).WaitPublished(ctx, library("many"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(detail.Outputs) != parts+1 {
+		t.Fatalf("%d files are published, want %d", len(detail.Outputs), parts+1)
+	}
+	client := c.Regular(0).Client()
+	defer client.Close()
+	before, err := client.LogInspect(ctx, fmt.Sprint(b.Leaf-1))
+	if err != nil || len(before) != 1 || before[0].Type != record.TypeFiles {
+		t.Errorf("before the publication stands %+v, %v; want a part of its file list", before, err)
+	}
+	for _, o := range detail.Outputs {
+		if o.Name.File != "many-1-part1234.txt" {
+			continue
+		}
+		a := get(t, ctx, c.Regular(0), "/maven2/e2e/many/1/"+o.Name.File)
+		wantVerified(t, a, o.File)
+		if string(a.body) != "part 1234\n" {
+			t.Errorf("it holds %q", a.body)
+		}
+		provenOffline(t, c, o.Name.String(), a.body)
 	}
 }
 
