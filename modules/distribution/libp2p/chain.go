@@ -19,8 +19,13 @@ import (
 // empty frame says that the server is alive and has nothing new.
 
 const (
-	// maxFollowers is how many chain streams are served at once.
-	maxFollowers = 256
+	// maxFollowers is how many chain streams are served at once: to one peer
+	// at most eachFollower, to strangers together all but reservedFollowers. A
+	// node follows another over one stream, and over a second one for as long
+	// as the end of the first has not come through.
+	maxFollowers      = 256
+	eachFollower      = 4
+	reservedFollowers = 64
 
 	// slowFollower is how long a follower may take for one block.
 	slowFollower = 20 * time.Second
@@ -86,13 +91,13 @@ func followed(ctx context.Context, from record.Identity, err error) error {
 
 // serveChain sends blocks to one follower.
 func (r *run) serveChain(s network.Stream) {
-	select {
-	case r.followers <- struct{}{}:
-		defer func() { <-r.followers }()
-	default:
+	from := identity(s.Conn().RemotePeer())
+	release, ok := r.followers.try(from, r.knows(from))
+	if !ok {
 		_ = s.Reset()
 		return
 	}
+	defer release()
 	ctx, cancel := context.WithCancel(r.ctx)
 	defer cancel()
 	defer s.Reset()

@@ -345,6 +345,14 @@ func (h *Host) Connected(id record.Identity) bool {
 	return err == nil && r.host.Network().Connectedness(p) == network.Connected
 }
 
+// knows tells whether a peer is no stranger: a member, or configured.
+func (r *run) knows(id record.Identity) bool {
+	r.h.mu.Lock()
+	_, configured := r.h.peers[id]
+	r.h.mu.Unlock()
+	return configured || r.h.config.Members(id)
+}
+
 // stream opens a stream to a node, dialling it where that is needed.
 func (r *run) stream(ctx context.Context, id record.Identity, name string) (network.Stream, error) {
 	p, err := peerID(id)

@@ -169,8 +169,8 @@ type run struct {
 	timeouts  map[record.Identity]time.Time // sources not to ask until then
 	joined    chan struct{}                 // closed and replaced when a peer connects
 	slots     chan struct{}                 // transfers that may run at once
-	serving   chan struct{}                 // slices that may be served at once
-	followers chan struct{}                 // chain streams that may be served at once
+	serving   *slots                        // slices that may be served at once
+	followers *slots                        // chain streams that may be served at once
 }
 
 // New checks the configuration and starts nothing.
@@ -330,8 +330,8 @@ func (h *Host) start(ctx context.Context) (*run, error) {
 		h: h, ctx: ctx, host: lib, bytes: counter, began: time.Now(),
 		keepers: map[record.Identity]*keeper{}, watched: map[peer.ID]*watch{}, lines: map[record.Identity]*line{},
 		transfers: map[transferKey]*transfer{}, timeouts: map[record.Identity]time.Time{},
-		joined: make(chan struct{}), slots: make(chan struct{}, maxTransfers), serving: make(chan struct{}, maxServing),
-		followers: make(chan struct{}, maxFollowers),
+		joined: make(chan struct{}), slots: make(chan struct{}, maxTransfers), serving: newSlots(maxServing, eachServing, reservedServing),
+		followers: newSlots(maxFollowers, eachFollower, reservedFollowers),
 	}
 	lib.Network().Notify(&network.NotifyBundle{ConnectedF: r.connected, DisconnectedF: r.disconnected})
 	r.handle(distribution.BlobProtocol, r.serveBlob)

@@ -6,12 +6,17 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+
+	"github.com/pyrsia/appliance/modules/record"
 )
 
 const (
 	// maxServing is how many blob streams are answered at once; a slice of
-	// each is in memory. More wait.
-	maxServing = 32
+	// each is in memory. More wait. One peer has at most eachServing of them,
+	// strangers together all but reservedServing.
+	maxServing      = 32
+	eachServing     = 6
+	reservedServing = 8
 
 	// idleBlob is how long a client may keep a stream without a question.
 	idleBlob = time.Minute
@@ -25,20 +30,21 @@ var slices = sync.Pool{New: func() any { p := make([]byte, 0, maxSliceBody+8); r
 // serveBlob answers one client's questions until it goes.
 func (r *run) serveBlob(s network.Stream) {
 	defer s.Close()
+	from := identity(s.Conn().RemotePeer())
 	for {
 		_ = s.SetReadDeadline(time.Now().Add(idleBlob))
 		frame, err := readFrame(s, maxRequest)
 		if err != nil {
 			return
 		}
-		if err := r.answer(s, frame); err != nil {
+		if err := r.answer(s, from, frame); err != nil {
 			_ = s.Reset()
 			return
 		}
 	}
 }
 
-func (r *run) answer(s network.Stream, frame []byte) error {
+func (r *run) answer(s network.Stream, from record.Identity, frame []byte) error {
 	q, err := decodeRequest(frame)
 	if err != nil {
 		_ = r.send(s, statusFrame(statusMalformed))
@@ -50,12 +56,11 @@ func (r *run) answer(s network.Stream, frame []byte) error {
 	if q.code == codeHave {
 		return r.answerHave(s, q)
 	}
-	select {
-	case r.serving <- struct{}{}:
-		defer func() { <-r.serving }()
-	case <-r.ctx.Done():
-		return r.ctx.Err()
+	release, err := r.serving.take(r.ctx, from, r.knows(from))
+	if err != nil {
+		return err
 	}
+	defer release()
 	buffer := slices.Get().(*[]byte)
 	defer slices.Put(buffer)
 	reply := append((*buffer)[:0], 0, 0, 0, 0, statusOK)

@@ -34,6 +34,7 @@ var (
 	errEnough  = errors.New("enough sources")
 	errGone    = errors.New("it said that it has it, and has not")
 	errStalled = errors.New("it sends nothing")
+	errFull    = errors.New("no place is left")
 )
 
 // source is one node that an artifact is fetched from, over one stream. Its
