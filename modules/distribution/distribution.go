@@ -34,6 +34,12 @@ const (
 	MaxMessage = 5 << 20
 )
 
+// Why a stream or a message of a protocol for members was refused unread.
+const (
+	RefusedForeign   = "foreign"   // its sender is no member
+	RefusedOversized = "oversized" // it is longer than any can be
+)
+
 var (
 	// ErrNoSource says that nobody reachable has the bytes, or nobody honest.
 	ErrNoSource = errors.New("no source has it now")

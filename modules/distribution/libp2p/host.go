@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"sync"
 	"time"
 
@@ -81,6 +82,11 @@ type Config struct {
 	// from one goroutine per sender; while it blocks, nothing more is read of
 	// that sender.
 	Receive func(from record.Identity, payload []byte)
+
+	// Refused is told of every stream and message of a protocol for members
+	// that was refused unread, and why (distribution.RefusedForeign,
+	// RefusedOversized). It returns fast.
+	Refused func(from record.Identity, why string)
 
 	// OnConnect is called when a line for votes to a member has been opened,
 	// the first time and after every break: what was sent before may be lost.
@@ -147,6 +153,7 @@ type Host struct {
 	mu    sync.Mutex
 	share bool
 	peers map[record.Identity][]ma.Multiaddr
+	shut  map[record.Identity]time.Time // nodes to refuse until then
 	run   *run
 	ready chan struct{} // closed while Serve runs and listens
 }
@@ -194,12 +201,16 @@ func New(config Config, store distribution.Store) (*Host, error) {
 	if config.Members == nil {
 		config.Members = func(record.Identity) bool { return false }
 	}
+	if config.Refused == nil {
+		config.Refused = func(record.Identity, string) {}
+	}
 	if config.UploadRate < 0 {
 		return nil, fmt.Errorf("upload rate %d: must not be negative", config.UploadRate)
 	}
 	h := &Host{
 		config: config, timing: config.Timing.withDefaults(), store: store, key: key,
 		identity: record.NewIdentity(public), log: config.Log, share: config.Share,
+		shut:   map[record.Identity]time.Time{},
 		upload: newBucket(config.UploadRate, realClock{}), ready: make(chan struct{}),
 	}
 	if h.peers, err = h.parsePeers(config.Peers); err != nil {
@@ -472,7 +483,7 @@ func (r *run) learn(id peer.ID, addresses []ma.Multiaddr, ttl time.Duration) {
 	r.host.Peerstore().AddAddrs(id, addresses, ttl)
 }
 
-// sweep forgets sources' time-outs and idle traffic counters.
+// sweep forgets sources' time-outs, ended refusals and idle traffic counters.
 func (r *run) sweep() {
 	tick := time.NewTicker(time.Minute)
 	defer tick.Stop()
@@ -488,6 +499,9 @@ func (r *run) sweep() {
 				}
 			}
 			r.mu.Unlock()
+			r.h.mu.Lock()
+			maps.DeleteFunc(r.h.shut, func(_ record.Identity, until time.Time) bool { return now.After(until) })
+			r.h.mu.Unlock()
 			r.bytes.TrimIdle(now.Add(-time.Hour))
 		}
 	}

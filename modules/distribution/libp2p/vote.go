@@ -2,6 +2,7 @@ package libp2p
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -259,7 +260,7 @@ func (l *line) write(s network.Stream, payload []byte) error {
 // serveVote hands one member's messages to the configured function.
 func (r *run) serveVote(s network.Stream) {
 	from := identity(s.Conn().RemotePeer())
-	if !r.h.config.Members(from) {
+	if !r.admits(from) {
 		_ = s.Reset()
 		return
 	}
@@ -272,7 +273,10 @@ func (r *run) serveVote(s network.Stream) {
 	}
 	for {
 		payload, err := readFrame(s, distribution.MaxMessage)
-		if err != nil || !r.h.config.Members(from) {
+		if errors.Is(err, errMalformed) {
+			r.h.config.Refused(from, distribution.RefusedOversized)
+		}
+		if err != nil || !r.admits(from) {
 			return
 		}
 		if len(payload) > 0 {
