@@ -162,10 +162,15 @@ func TestVotesAfterRestart(t *testing.T) {
 	var in, out inbox
 	a := start(t, 1, emptyStore(), in.member(ids...))
 	addresses := a.addresses()
-	b := start(t, 2, emptyStore(), out.member(ids...), a)
+	ended := make(chan record.Identity, 10)
+	b := start(t, 2, emptyStore(), func(c *Config) {
+		out.member(ids...)(c)
+		c.OnDisconnect = func(from record.Identity) { ended <- from }
+	}, a)
 	storetest.Await(t, func() bool { return out.connects() == 1 })
 	a.stop()
 	storetest.Await(t, func() bool { return !b.Connected(a.Identity()) })
+	<-ended // a line that has yet to notice takes a message with it
 	// While it is away only the newest wait for it.
 	for n := range lineQueue + 10 {
 		if err := b.Send(t.Context(), a.Identity(), fmt.Appendf(nil, "%d", n)); err != nil {
