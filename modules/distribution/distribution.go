@@ -1,5 +1,6 @@
 // Package distribution is the finding and moving of bytes between nodes: blobs
-// that the log vouches for, the votes of members, the blocks of the chain.
+// that the log vouches for, the votes and the presence of members, the blocks of
+// the chain.
 //
 // It trusts no peer. Bytes of a blob are proven by the store as they arrive
 // (port Store); votes and blocks carry their own signatures, which their rooms
@@ -18,10 +19,11 @@ import (
 // Protocol names, and the beginning of the agent string that a node shows. A
 // change of format is a new number at the end.
 const (
-	BlobProtocol  = "/pyrsia/blob/1"
-	VoteProtocol  = "/pyrsia/vote/1"
-	ChainProtocol = "/pyrsia/chain/1"
-	Agent         = "pyrsia/"
+	BlobProtocol    = "/pyrsia/blob/1"
+	VoteProtocol    = "/pyrsia/vote/1"
+	ChainProtocol   = "/pyrsia/chain/1"
+	MembersProtocol = "/pyrsia/members/1"
+	Agent           = "pyrsia/"
 )
 
 // Bounds of the wire formats, in bytes.
@@ -32,6 +34,10 @@ const (
 
 	// MaxMessage is the largest vote message and the largest block.
 	MaxMessage = 5 << 20
+
+	// MaxMemberFrame is the largest frame of MembersProtocol: what a member
+	// knows of a thousand others.
+	MaxMemberFrame = 256 << 10
 )
 
 // Why a stream or a message of a protocol for members was refused unread.

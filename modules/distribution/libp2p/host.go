@@ -5,7 +5,8 @@
 //
 // Every protocol runs on libp2p streams and uses one kind of frame: length (4
 // bytes, big-endian, of what follows), then so many bytes. /pyrsia/blob/1 is
-// described in wire.go, /pyrsia/vote/1 in vote.go, /pyrsia/chain/1 in chain.go.
+// described in wire.go, /pyrsia/vote/1 in vote.go, /pyrsia/chain/1 in chain.go,
+// /pyrsia/members/1 in member.go.
 //
 // # Finding peers
 //
@@ -94,6 +95,11 @@ type Config struct {
 
 	// OnDisconnect is called when such a line has ended.
 	OnDisconnect func(from record.Identity)
+
+	// Meet gets every stream of distribution.MembersProtocol that a member
+	// opened, on a goroutine of its own. It returns when it is done with it, at
+	// the latest when the stream ends.
+	Meet func(from record.Identity, stream *MemberStream)
 
 	// Blocks serves followers of the chain.
 	Blocks distribution.Blocks
@@ -349,6 +355,9 @@ func (h *Host) start(ctx context.Context) (*run, error) {
 	if h.config.Receive != nil {
 		r.handle(distribution.VoteProtocol, r.serveVote)
 	}
+	if h.config.Meet != nil {
+		r.handle(distribution.MembersProtocol, r.serveMember)
+	}
 	if h.config.Blocks != nil {
 		r.handle(distribution.ChainProtocol, r.serveChain)
 	}
@@ -378,9 +387,11 @@ func (h *Host) limits() (network.ResourceManager, error) {
 		FD: rcmgr.LimitVal(conns), Memory: 256 << 20,
 	}}
 	// What one stranger may take of each protocol, so that the rest is left for
-	// others: fetches of 64 artifacts with their questions, a few chains, a line.
+	// others: fetches of 64 artifacts with their questions, a few chains, a line,
+	// a few exchanges between members.
 	for name, streams := range map[string]int{
 		distribution.BlobProtocol: 2 * maxTransfers, distribution.ChainProtocol: 8, distribution.VoteProtocol: 4,
+		distribution.MembersProtocol: 8,
 	} {
 		scaling.AddProtocolPeerLimit(protocolID(name), rcmgr.BaseLimit{
 			Streams: 2 * streams, StreamsInbound: streams, StreamsOutbound: streams, Memory: 64 << 20,
