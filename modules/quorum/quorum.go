@@ -78,7 +78,9 @@ type Config struct {
 	Heard func(part record.Part)
 	// Note is told of every note that a member sent; it returns fast.
 	Note func(from record.Identity, note []byte)
-	Log  *slog.Logger
+	// Limits keeps account of what members send; nil for none.
+	Limits *Limits
+	Log    *slog.Logger
 }
 
 // The kinds of messages, their first byte.
@@ -173,6 +175,9 @@ func (s *Service) queue(from record.Identity) *queue {
 func (s *Service) Receive(from record.Identity, message []byte) {
 	q := s.queue(from)
 	size := int64(len(message))
+	if !s.Limits.admit(from, q != nil, size) {
+		return
+	}
 	if q == nil || size == 0 || size > MaxMessage || !q.enter(size) {
 		return
 	}
@@ -443,6 +448,7 @@ func (l *loop) perform(action order.Action) {
 		l.Log.Error("a decided and a certified block of one height differ; tell the other operators", "height", action.Decided.Height, "decided", action.Decided.ID)
 	case order.Dropped:
 		l.Log.Debug("dropped a message", "from", action.From, "why", action.Why)
+		l.dropped(action)
 	case order.Fault:
 		l.Log.Error("the order machine met a fault", "error", action.Err)
 		if errors.Is(action.Err, order.ErrForeign) {
@@ -467,16 +473,19 @@ func (l *loop) receive(from record.Identity, message []byte) {
 		decoded, err := record.DecodeMessage(message[1:])
 		if err != nil {
 			l.Log.Debug("dropped a message", "from", from, "why", err)
+			l.Limits.Refused(from, Malformed)
 			return
 		}
+		l.stale(from, decoded)
 		l.step(order.Receive{From: from, Message: decoded})
 	case kindPart:
 		part, err := record.DecodePart(message[1:])
 		if err != nil {
 			l.Log.Debug("dropped a part", "from", from, "why", err)
+			l.Limits.Refused(from, Malformed)
 			return
 		}
-		l.add(part)
+		l.judge(from, part, l.add(part))
 		l.Heard(part)
 	case kindNote:
 		l.Note(from, message[1:])
@@ -484,6 +493,8 @@ func (l *loop) receive(from record.Identity, message []byte) {
 		l.recollect(from, message[1:])
 	case kindHeld:
 		l.answered(from, message[1:])
+	default:
+		l.Limits.Refused(from, Unknown)
 	}
 }
 
@@ -492,7 +503,7 @@ func (l *loop) submit(part record.Part, data []byte) {
 	l.broadcast(kindPart, data)
 }
 
-func (l *loop) add(part record.Part) {
+func (l *loop) add(part record.Part) error {
 	added, err := l.pool.Add(part)
 	if errors.Is(err, attest.ErrEarly) && len(l.early) < maxEarly {
 		l.early = append(l.early, part)
@@ -501,6 +512,7 @@ func (l *loop) add(part record.Part) {
 		l.Log.Debug("refused a part", "why", err)
 	}
 	l.dirty = l.dirty || added
+	return err
 }
 
 // maxEarly bounds the parts that wait for the next block; the others are sent

@@ -51,7 +51,7 @@ type member struct {
 
 // network carries messages in memory; a member that is down gets none.
 type network struct {
-	t       *testing.T
+	t       testing.TB
 	genesis []byte
 	members []*member
 
@@ -75,7 +75,7 @@ func (l line) Send(to record.Identity, message []byte) {
 	}
 }
 
-func newNetwork(t *testing.T, size int) *network {
+func newNetwork(t testing.TB, size int) *network {
 	net := &network{t: t, up: map[record.Identity]*Service{}}
 	var nodes []record.NodeRecord
 	for i := range size {

@@ -101,6 +101,9 @@ func (l *loop) question(to record.Identity) {
 // recollect answers a member that starts.
 func (l *loop) recollect(from record.Identity, data []byte) {
 	asks, err := record.DecodeIncarnation(data)
+	if err != nil {
+		l.Limits.Refused(from, Malformed)
+	}
 	node, member := l.chain.Set().Node(from)
 	if err != nil || !member || asks.Identity != from || asks.Check(l.chain.Network().Genesis, node.VoteKey) != nil {
 		l.Log.Debug("dropped a question", "from", from, "error", err)
@@ -128,7 +131,9 @@ func (l *loop) recollect(from record.Identity, data []byte) {
 // answered takes what a member recollects of this one.
 func (l *loop) answered(from record.Identity, data []byte) {
 	r, err := record.DecodeRecollection(data)
-	if err == nil {
+	if err != nil {
+		l.Limits.Refused(from, Malformed)
+	} else {
 		err = l.fence.Answer(from, r)
 	}
 	if err != nil {
