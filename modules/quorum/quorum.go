@@ -78,6 +78,9 @@ type Config struct {
 	Heard func(part record.Part)
 	// Note is told of every note that a member sent; it returns fast.
 	Note func(from record.Identity, note []byte)
+	// Awaits is told whose proposal a round waits for, nil for nobody; it
+	// returns fast.
+	Awaits func(proposer record.Identity)
 	// Limits keeps account of what members send; nil for none.
 	Limits *Limits
 	Log    *slog.Logger
@@ -190,10 +193,11 @@ func (s *Service) Receive(from record.Identity, message []byte) {
 	}
 }
 
-// Connected says that a member's connection came up: what it may have missed
-// is sent again.
-func (s *Service) Connected(member record.Identity, connected bool) {
-	s.post(func(l *loop) {
+// Connected says that a member answers, or that it does not: not by hearsay, but
+// by this node's own question. What a member that answers may have missed is sent
+// again. false says that the service does not keep up, and knows nothing of it.
+func (s *Service) Connected(member record.Identity, connected bool) bool {
+	return s.post(func(l *loop) {
 		l.step(order.Reachable{Member: member, Reachable: connected})
 		if connected {
 			l.question(member)
@@ -433,6 +437,7 @@ func (l *loop) perform(action order.Action) {
 			l.transport.Send(action.To, append([]byte{kindOrder}, data...))
 		}
 	case order.ScheduleTimeout:
+		l.awaits(action.Timeout)
 		l.after(action.After, action.Timeout)
 	case order.RequestBlock:
 		l.asked = &action
