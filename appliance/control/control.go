@@ -158,16 +158,31 @@ type Status struct {
 	Mirrors  []Mirror  `json:"mirrors"`
 }
 
-// Member is an authorised build node as this node sees it.
+// How a member is to this node.
+const (
+	PresenceAlive   = "alive"   // it answers this node
+	PresenceSuspect = "suspect" // it answered this node last time, but somebody misses it
+	PresenceAway    = "away"    // it does not answer this node
+	PresenceUnknown = "unknown" // it was not asked: it has not come yet, or this is a regular node
+)
+
+// Member is an authorised build node as this node sees it. Height, Building,
+// Waiting, Limit and Version are what the member last told of itself: hearsay
+// that nothing goes by. They are this node's own for itself.
 type Member struct {
 	Identity  record.Identity `json:"identity"`
 	Label     string          `json:"label,omitempty"` // of its trusted_build_peer block
 	Operator  string          `json:"operator,omitempty"`
 	Self      bool            `json:"self"`
-	Connected bool            `json:"connected"`
-	Height    int64           `json:"height"` // it last told; -1 before it did
-	Building  int             `json:"building"`
-	Fenced    string          `json:"fenced,omitempty"` // why it does not vote
+	Connected bool            `json:"connected"`         // there is a connection, which a member that hangs may keep
+	Presence  string          `json:"presence"`          // Presence…
+	Height    int64           `json:"height"`            // of its chain; -1 before it told
+	Building  int             `json:"building"`          // builds that run on it
+	Waiting   int             `json:"waiting"`           // requests for builds on it that are not done
+	Limit     int             `json:"limit"`             // builds that may run on it at once
+	Version   string          `json:"version,omitempty"` // of its program
+	Told      time.Time       `json:"told,omitzero"`     // when it did
+	Fenced    string          `json:"fenced,omitempty"`  // why it does not vote
 }
 
 // Offence is two things signed by a member of which it may sign one; the leaf
@@ -235,6 +250,13 @@ type Peer struct {
 	Since    time.Time       `json:"since"`
 	Sent     int64           `json:"sent"`     // bytes of artifacts
 	Received int64           `json:"received"` // bytes of artifacts
+
+	// Refused counts messages of the protocols for members that were dropped,
+	// by kind: "foreign", "oversized", "unknown", "malformed", "invalid",
+	// "over-rate", "stale" (a replay, or of a member far behind) and "unheard"
+	// (came while its sender was shut out).
+	Refused map[string]int64 `json:"refused"`
+	ShutOut time.Time        `json:"shutOut,omitzero"` // until then its votes are not heard
 }
 
 // BuildState is how far a build is.

@@ -42,6 +42,7 @@ import (
 	"github.com/pyrsia/appliance/modules/quorum"
 	"github.com/pyrsia/appliance/modules/quorum/attest"
 	votesbolt "github.com/pyrsia/appliance/modules/quorum/bolt"
+	"github.com/pyrsia/appliance/modules/quorum/memberlist"
 	"github.com/pyrsia/appliance/modules/record"
 	"github.com/pyrsia/appliance/modules/registry/maven"
 	"github.com/pyrsia/appliance/modules/registry/oci"
@@ -74,7 +75,9 @@ type Node struct {
 	votes   *votesbolt.File
 	inputs  *input.Keeper
 	recipes *recipeFolder
+	limits  *quorum.Limits
 	quorum  *quorum.Service
+	members *memberlist.Members
 	member  *publish.Member
 
 	tree *supervisor.Supervisor
@@ -209,10 +212,14 @@ func (n *Node) makeHost() (err error) {
 			peers[peer.ID] = peer.Addresses
 		}
 	}
+	if n.isBuilder() {
+		n.limits = quorum.NewLimits(n.isMember, n.shutOut)
+	}
 	n.host, err = libp2p.New(libp2p.Config{
 		Key: n.keys.Private(), Listen: n.config.Network.Listen, Peers: peers,
 		Share: n.config.Distribution.Share, UploadRate: n.config.Distribution.Upload, Version: n.version,
-		Members: n.isMember, Receive: n.receive, OnConnect: n.connected, OnDisconnect: n.disconnected, Blocks: n.chain, Log: n.log,
+		Members: n.isMember, Receive: n.receive, OnConnect: n.connected, OnDisconnect: n.disconnected,
+		Meet: n.meet, Refused: n.refused, Blocks: n.chain, Log: n.log,
 	}, peerStore{n.store})
 	return err
 }
@@ -222,24 +229,44 @@ func (n *Node) isMember(id record.Identity) bool {
 	return member && n.isBuilder()
 }
 
-// receive and connected may be called before the quorum service is made: a
-// node that is not a member has none.
+// What follows is called by the host. A node that is not a member has no quorum,
+// no members and no limits.
+
 func (n *Node) receive(from record.Identity, payload []byte) {
 	if n.quorum != nil {
 		n.quorum.Receive(from, payload)
 	}
 }
 
+// connected takes a line for votes as a sign of life, unless the member is shut
+// out: what it proposes would not be heard.
 func (n *Node) connected(to record.Identity) {
-	if n.quorum != nil {
-		n.quorum.Connected(to, true)
+	if n.members != nil && !n.limits.ShutOut(to) {
+		n.members.Connected(to)
 	}
 }
 
 func (n *Node) disconnected(from record.Identity) {
-	if n.quorum != nil {
-		n.quorum.Connected(from, false)
+	if n.members != nil {
+		n.members.Doubt(from)
 	}
+}
+
+func (n *Node) meet(from record.Identity, stream *libp2p.MemberStream) {
+	if n.members != nil {
+		n.members.Accept(from, stream)
+	}
+}
+
+func (n *Node) refused(from record.Identity, why string) {
+	n.limits.Refused(from, quorum.Refusal(why))
+}
+
+// shutOut is called by the limits.
+func (n *Node) shutOut(id record.Identity, until time.Time) {
+	counts, _ := n.limits.Of(id)
+	n.log.Warn("a node is shut out for what it sent", "peer", id, "label", n.labels[id], "until", until, "refused", counts)
+	n.host.Refuse(id, until)
 }
 
 func (n *Node) makeMirror() (err error) {
@@ -314,8 +341,15 @@ func (n *Node) makeMember() error {
 		Patience: attest.Patience{Commit: patienceCommit.Milliseconds(), Reveal: patienceReveal.Milliseconds()},
 		Working:  func(id record.Identity, attempt record.Hash) bool { return n.member.Working(id, attempt) },
 		Heard:    func(part record.Part) { n.member.Heard(part) },
-		Note:     n.note,
+		Note:     n.note, Limits: n.limits,
+		Awaits: func(proposer record.Identity) { n.members.Watch(proposer) },
 	}, n.chain, messages{n.host}, n.votes)
+	if n.members, err = memberlist.New(memberlist.Config{
+		Self: n.identity, Set: n.memberIDs, State: n.presence, Reachable: n.quorum.Connected, Log: n.log,
+		Refused: func(from record.Identity) { n.limits.Refused(from, quorum.Malformed) },
+	}, meetings{n.host, n.limits}); err != nil {
+		return err
+	}
 	n.member, err = publish.New(publish.Config{
 		Identity: n.identity, Vote: n.keys.Signers().Vote, Folder: n.folder("publish"),
 		Platforms: n.platforms(), Parallel: int(n.config.Build.Parallel), Deadline: n.config.Build.Timeout,
@@ -368,6 +402,7 @@ func (n *Node) makeTree() error {
 	n.tree.Add("log", supervisor.Func(n.logBlocks))
 	n.tree.Add("mirror", n.mirror)
 	if n.isBuilder() {
+		n.tree.Add("members", n.members)
 		n.tree.Add("quorum", supervisor.Func(func(ctx context.Context) error { return supervisor.Fatal(n.quorum.Serve(ctx)) }))
 		n.tree.Add("publish", n.member)
 	}

@@ -23,6 +23,7 @@ import (
 	"github.com/pyrsia/appliance/modules/publish"
 	"github.com/pyrsia/appliance/modules/quorum"
 	"github.com/pyrsia/appliance/modules/quorum/attest"
+	"github.com/pyrsia/appliance/modules/quorum/memberlist"
 	"github.com/pyrsia/appliance/modules/record"
 	"github.com/pyrsia/appliance/modules/registry/tlog"
 	"github.com/pyrsia/appliance/modules/store"
@@ -227,6 +228,52 @@ func (m messages) Send(to record.Identity, message []byte) {
 	_ = m.host.Send(context.Background(), to, message)
 }
 
+// meetings is the host as the members' streams.
+type meetings struct {
+	*libp2p.Host
+	limits *quorum.Limits
+}
+
+func (m meetings) Open(ctx context.Context, to record.Identity) (memberlist.Stream, error) {
+	stream, err := m.Host.Meet(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	return stream, nil
+}
+
+// Reach counts a member that is shut out as silent: nothing that it proposes is
+// heard.
+func (m meetings) Reach(ctx context.Context, member record.Identity) error {
+	if m.limits.ShutOut(member) {
+		return fmt.Errorf("%w: %s is shut out", memberlist.ErrSilent, member)
+	}
+	err := m.Host.Reach(ctx, member)
+	if errors.Is(err, distribution.ErrUnreachable) {
+		return fmt.Errorf("%w: %w", memberlist.ErrSilent, err)
+	}
+	return err
+}
+
+func (n *Node) memberIDs() []record.Identity {
+	nodes := n.chain.Set().Nodes
+	ids := make([]record.Identity, len(nodes))
+	for i := range nodes {
+		ids[i] = nodes[i].Identity
+	}
+	return ids
+}
+
+// presence is what this node tells other members of itself.
+func (n *Node) presence() memberlist.State {
+	state := memberlist.State{Height: n.chain.Height(), Software: n.version}
+	if n.member != nil {
+		running, waiting := n.member.Load()
+		state.Running, state.Waiting, state.Limit = int64(running), int64(waiting), n.config.Build.Parallel
+	}
+	return state
+}
+
 // agreement is the quorum service as publish's.
 type agreement struct{ service *quorum.Service }
 
@@ -241,7 +288,11 @@ func (a agreement) Tell(note publish.Note) {
 // note takes a member's note to publish.
 func (n *Node) note(from record.Identity, data []byte) {
 	var note publish.Note
-	if len(data) > 2*publish.MaxNoteText || json.Unmarshal(data, &note) != nil || note.From != from {
+	if len(data) > 2*publish.MaxNoteText {
+		return
+	}
+	if json.Unmarshal(data, &note) != nil || note.From != from {
+		n.limits.Refused(from, quorum.Malformed)
 		return
 	}
 	note.Text = strings.Map(printable, note.Text)

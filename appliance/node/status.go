@@ -11,6 +11,8 @@ import (
 	"github.com/pyrsia/appliance/appliance/supervisor"
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/ledger"
+	"github.com/pyrsia/appliance/modules/quorum"
+	"github.com/pyrsia/appliance/modules/quorum/memberlist"
 	"github.com/pyrsia/appliance/modules/record"
 )
 
@@ -23,7 +25,7 @@ func (n *Node) Status(context.Context) (control.Status, error) {
 		Addrs: n.addresses(), Registry: n.config.Registry.Listen,
 		Network: n.chain.Network().Name, Genesis: n.chain.Network().Genesis, Height: n.chain.Height(), Size: frontier.Size,
 		Root: base64.StdEncoding.EncodeToString(root[:]), CheckpointTime: milliseconds(n.chain.Time()),
-		Stale: n.stale(), Peers: len(n.host.Peers()), Members: n.members(), Majority: set.Majority(), Quorum: set.Quorum(),
+		Stale: n.stale(), Peers: len(n.host.Peers()), Members: n.memberStates(), Majority: set.Majority(), Quorum: set.Quorum(),
 		Mirrors: n.mirrorStates(), Services: n.services(),
 	}
 	if member, ok := set.Node(n.identity); ok {
@@ -70,15 +72,25 @@ func (n *Node) addresses() []string {
 	return addresses
 }
 
-func (n *Node) members() []control.Member {
+func (n *Node) memberStates() []control.Member {
+	present := map[record.Identity]memberlist.Member{}
+	if n.members != nil {
+		for _, m := range n.members.Members() {
+			present[m.Identity] = m
+		}
+	}
 	members := []control.Member{}
 	for _, node := range n.chain.Set().Nodes {
 		m := control.Member{
 			Identity: node.Identity, Label: n.labels[node.Identity], Operator: node.Operator,
-			Self: node.Identity == n.identity, Connected: n.host.Connected(node.Identity), Height: -1,
+			Self: node.Identity == n.identity, Connected: n.host.Connected(node.Identity), Height: -1, Presence: control.PresenceUnknown,
 		}
 		if m.Self {
-			m.Connected, m.Height = true, n.chain.Height()
+			m.Connected, m.Presence = true, control.PresenceAlive
+			tells(&m, n.presence(), time.Now())
+		} else if p, known := present[node.Identity]; known {
+			m.Presence = string(p.Presence)
+			tells(&m, p.State, p.Told)
 		}
 		if m.Self && n.quorum != nil {
 			m.Fenced = n.quorum.Standing().Reason
@@ -98,6 +110,15 @@ func (n *Node) offences() ([]control.Offence, error) {
 		})
 	}
 	return offences, err
+}
+
+// tells fills in what a member told of itself, if it did.
+func tells(m *control.Member, s memberlist.State, told time.Time) {
+	if told.IsZero() {
+		return
+	}
+	m.Told, m.Height, m.Version = told, s.Height, s.Software
+	m.Building, m.Waiting, m.Limit = int(s.Running), int(s.Waiting), int(s.Limit)
 }
 
 func (n *Node) services() []control.Service {
@@ -121,8 +142,9 @@ func (n *Node) Peers(context.Context) ([]control.Peer, error) {
 	peers := []control.Peer{}
 	for _, p := range n.host.Peers() {
 		_, member := n.chain.Set().Node(p.Identity)
+		counts, until := n.limits.Of(p.Identity)
 		peers = append(peers, control.Peer{
-			Identity: p.Identity, Label: n.labels[p.Identity], Member: member, Address: strings.Join(p.Addresses, " "), Agent: p.Agent,
+			Refused: refusals(counts), ShutOut: until, Identity: p.Identity, Label: n.labels[p.Identity], Member: member, Address: strings.Join(p.Addresses, " "), Agent: p.Agent,
 			Latency: p.RTT, Since: p.Since, Sent: p.Out, Received: p.In,
 		})
 	}
@@ -133,6 +155,14 @@ func (n *Node) Peers(context.Context) ([]control.Peer, error) {
 		return peers[i].Identity < peers[j].Identity
 	})
 	return peers, nil
+}
+
+func refusals(counts map[quorum.Refusal]int64) map[string]int64 {
+	refused := map[string]int64{}
+	for why, n := range counts {
+		refused[string(why)] = n
+	}
+	return refused
 }
 
 // Sources implements control.Artifacts.

@@ -205,9 +205,9 @@ func (fixed) Status(context.Context) (control.Status, error) {
 		Registry: []string{"127.0.0.1:7888"}, Network: "acme", Genesis: record.Hash{7}, Height: 57, Size: 1234, CheckpointTime: when, Stale: true,
 		Peers: 2, Majority: 2, Quorum: 2,
 		Members: []control.Member{
-			{Identity: alpha, Self: true, Height: 57, Operator: "Acme"},
-			{Identity: beta, Label: "beta", Connected: true, Height: 57, Building: 1},
-			{Identity: gamma, Label: "gamma", Height: -1, Fenced: "its vote file is behind; run: pyrsia node rekey"},
+			{Identity: alpha, Self: true, Presence: control.PresenceAlive, Height: 57, Limit: 2, Told: when, Operator: "Acme"},
+			{Identity: beta, Label: "beta", Connected: true, Presence: control.PresenceSuspect, Height: 57, Building: 1, Waiting: 3, Limit: 4, Version: "0.1.0", Told: when},
+			{Identity: gamma, Label: "gamma", Presence: control.PresenceAway, Height: -1, Fenced: "its vote file is behind; run: pyrsia node rekey"},
 		},
 		Offences: []control.Offence{{Identity: gamma, Label: "gamma", What: "prevote", Height: 12, Round: 1, Leaf: 99, Time: when}},
 		Store:    control.Store{Bytes: 1 << 30, Quota: 50 << 30, Files: 12, Sharing: true}, Builds: control.Running{Running: 1, Limit: 2},
@@ -218,7 +218,10 @@ func (fixed) Status(context.Context) (control.Status, error) {
 }
 
 func (fixed) Peers(context.Context) ([]control.Peer, error) {
-	return []control.Peer{{Identity: beta, Label: "beta", Member: true, Address: "/ip4/192.0.2.7/tcp/4001", Latency: 1234567, Since: when, Sent: 10, Received: 1 << 20}}, nil
+	return []control.Peer{
+		{Identity: beta, Label: "beta", Member: true, Address: "/ip4/192.0.2.7/tcp/4001", Latency: 1234567, Since: when, Sent: 10, Received: 1 << 20},
+		{Identity: gamma, Address: "/ip4/192.0.2.8/tcp/4001", Since: when, Refused: map[string]int64{"over-rate": 12, "malformed": 3}, ShutOut: time.Now().Add(time.Hour)},
+	}, nil
 }
 
 func (fixed) Check(_ context.Context, progress func(control.Progress) error) (control.CheckReport, error) {

@@ -44,11 +44,11 @@ func (s style) dim(text string) string    { return s.colour("2", text) }
 // verdict colours a state or a vote by what it means.
 func (s style) verdict(text string) string {
 	switch text {
-	case "published", "equal", "ready", "live", "yes":
+	case "published", "equal", "ready", "live", "yes", "alive":
 		return s.green(text)
 	case "disagreed", "failed", "expired", "resting", "different", "declined", "invalid":
 		return s.red(text)
-	case "backoff", "absent", "no", "stale", "recipe-pending":
+	case "backoff", "absent", "no", "stale", "recipe-pending", "suspect", "away":
 		return s.yellow(text)
 	}
 	return text

@@ -3,6 +3,8 @@ package main
 import (
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -84,9 +86,22 @@ func writeMembers(w io.Writer, s style, members []control.Member) {
 		if m.Self {
 			connected = "this node"
 		}
-		rows[i] = []string{who(m.Label, m.Identity), connected, number(m.Height), fmt.Sprint(m.Building), m.Operator, s.red(m.Fenced)}
+		rows[i] = []string{who(m.Label, m.Identity), connected, s.verdict(m.Presence), number(m.Height), load(m), m.Operator, s.red(m.Fenced)}
 	}
-	table(w, s, []string{"MEMBER", "CONNECTED", "HEIGHT", "BUILDING", "OPERATOR", ""}, rows)
+	table(w, s, []string{"MEMBER", "CONNECTED", "PRESENCE", "HEIGHT", "BUILDS", "OPERATOR", ""}, rows)
+}
+
+// load is how busy a member says it is: builds running, of so many at once, and
+// waiting.
+func load(m control.Member) string {
+	if m.Told.IsZero() {
+		return "–"
+	}
+	text := fmt.Sprintf("%d/%d", m.Building, m.Limit)
+	if m.Waiting > 0 {
+		text += fmt.Sprintf(" +%d", m.Waiting)
+	}
+	return text
 }
 
 // writeOffences shows who contradicted itself: the operators decide what follows.
@@ -165,7 +180,23 @@ func writePeers(w io.Writer, s style, peers []control.Peer, now time.Time) {
 		if p.Latency > 0 {
 			latency = p.Latency.Round(100 * time.Microsecond).String()
 		}
-		rows[i] = []string{string(p.Identity), p.Label, yesNo(p.Member), latency, byteCount(p.Sent), byteCount(p.Received), ago(now, p.Since), p.Address}
+		rows[i] = []string{string(p.Identity), p.Label, yesNo(p.Member), latency, byteCount(p.Sent), byteCount(p.Received), refused(s, p, now), ago(now, p.Since), p.Address}
 	}
-	table(w, s, []string{"PEER", "LABEL", "MEMBER", "LATENCY", "SENT", "RECEIVED", "SINCE", "ADDRESS"}, rows)
+	table(w, s, []string{"PEER", "LABEL", "MEMBER", "LATENCY", "SENT", "RECEIVED", "REFUSED", "SINCE", "ADDRESS"}, rows)
+}
+
+// refused is what was dropped of a peer's messages, by kind.
+func refused(s style, p control.Peer, now time.Time) string {
+	parts := []string{}
+	for _, why := range slices.Sorted(maps.Keys(p.Refused)) {
+		parts = append(parts, fmt.Sprintf("%s %d", why, p.Refused[why]))
+	}
+	text := strings.Join(parts, ", ")
+	if left := p.ShutOut.Sub(now); left > 0 {
+		text += " " + s.red(fmt.Sprintf("shut out for %v", left.Round(time.Second)))
+	}
+	if text == "" {
+		return "–"
+	}
+	return strings.TrimSpace(text)
 }
