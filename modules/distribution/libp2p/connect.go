@@ -165,7 +165,7 @@ func (r *run) connected(_ network.Network, c network.Conn) {
 	l := r.lines[identity(p)]
 	r.mu.Unlock()
 	if l != nil {
-		l.poke()
+		poke(l.came)
 	}
 	r.pinging(ctx, p, w)
 }

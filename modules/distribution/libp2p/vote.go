@@ -105,7 +105,8 @@ func (r *run) reachable() []record.Identity {
 type line struct {
 	r    *run
 	to   record.Identity
-	wake chan struct{}
+	wake chan struct{} // something waits to be sent
+	came chan struct{} // there is a new connection
 
 	mu    sync.Mutex
 	queue [][]byte
@@ -122,7 +123,7 @@ func (r *run) line(to record.Identity) (*line, error) {
 		r.mu.Unlock()
 		return l, nil
 	}
-	l = &line{r: r, to: to, wake: make(chan struct{}, 1)}
+	l = &line{r: r, to: to, wake: make(chan struct{}, 1), came: make(chan struct{}, 1)}
 	r.lines[to] = l
 	r.mu.Unlock()
 	if !r.Go(l.run) {
@@ -140,7 +141,7 @@ func (l *line) push(payload []byte) {
 		l.queue = l.queue[1:]
 	}
 	l.mu.Unlock()
-	l.poke()
+	poke(l.wake)
 }
 
 func (l *line) pop() ([]byte, bool) {
@@ -156,9 +157,9 @@ func (l *line) pop() ([]byte, bool) {
 	return payload, true
 }
 
-func (l *line) poke() {
+func poke(c chan struct{}) {
 	select {
-	case l.wake <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
@@ -184,13 +185,14 @@ func (l *line) run() {
 	}
 }
 
-// rest waits for a while, for a connection or for something to send.
+// rest waits for a while or for a connection, and not for something to send: a
+// member that refuses the line would be asked again at every message.
 func (l *line) rest(d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-l.r.ctx.Done():
-	case <-l.wake:
+	case <-l.came:
 	case <-timer.C:
 	}
 }
