@@ -156,7 +156,7 @@ func get(t *testing.T, ctx context.Context, n *cluster.Node, path string) answer
 	if err != nil {
 		t.Fatal(err)
 	}
-	reply, err := http.DefaultClient.Do(request)
+	reply, err := n.HTTP().Do(request)
 	if err != nil {
 		t.Fatalf("GET %s from %s: %v", path, n.Name, err)
 	}

@@ -68,13 +68,15 @@ func buildPrograms(ctx context.Context, kind cluster.Kind) (err error) {
 			return err
 		}
 	}
-	if kind != cluster.Processes {
+	if kind == cluster.InProcess {
 		return nil
 	}
 	if programs.liar, err = buildProgram(ctx, "./cmd/liar"); err != nil {
 		return err
 	}
-	programs.buildkitd, err = buildkittest.Program(ctx)
+	if kind == cluster.Processes {
+		programs.buildkitd, err = buildkittest.Program(ctx)
+	}
 	return err
 }
 
@@ -193,15 +195,21 @@ func (w *world) spec(ctx context.Context, t *testing.T) (cluster.Spec, error) {
 // archive will do: they prove its files as they prove Debian's.
 func (w *world) debian(t *testing.T) (file func(string) ([]byte, error), keys []string, err error) {
 	if w.kind == cluster.InProcess {
-		archive := debiantest.New(t)
-		archive.Add("pool/main/b/busybox/busybox_1_amd64.deb", "Package: busybox\nVersion: 1\nArchitecture: amd64\nPriority: optional\n", "small tools")
-		return smallDebian(archive.Files(t)), []string{archive.Fingerprint()}, nil
+		file, keys := littleDebian(t)
+		return file, keys, nil
 	}
 	real, err := newRealDebian()
 	if err != nil {
 		return nil, nil, err
 	}
 	return real.file, debianKeys, nil
+}
+
+// littleDebian is an archive of one package, which test engines do not install.
+func littleDebian(t *testing.T) (file func(string) ([]byte, error), keys []string) {
+	archive := debiantest.New(t)
+	archive.Add("pool/main/b/busybox/busybox_1_amd64.deb", "Package: busybox\nVersion: 1\nArchitecture: amd64\nPriority: optional\n", "small tools")
+	return smallDebian(archive.Files(t)), []string{archive.Fingerprint()}
 }
 
 // engine is the one of nodes in this process; those that are processes have
@@ -227,15 +235,20 @@ func (w *world) close(keep bool) error {
 	}
 	races := w.races()
 	if keep || races != nil {
-		logs := filepath.Join(os.TempDir(), "pyrsia-e2e-logs", w.kind.String())
 		for _, n := range w.cluster.Nodes() {
-			if data, err := os.ReadFile(n.Log()); err == nil && os.MkdirAll(logs, 0o755) == nil {
-				os.WriteFile(filepath.Join(logs, n.Name+".log"), data, 0o644)
-			}
+			keepLog(n, w.kind.String())
 		}
-		fmt.Fprintln(os.Stderr, "e2e: the nodes' logs are in", logs)
 	}
 	return races
+}
+
+// keepLog keeps a node's log for people.
+func keepLog(n *cluster.Node, network string) {
+	logs := filepath.Join(os.TempDir(), "pyrsia-e2e-logs", network)
+	if data, err := os.ReadFile(n.Log()); err == nil && os.MkdirAll(logs, 0o755) == nil {
+		os.WriteFile(filepath.Join(logs, n.Name+".log"), data, 0o644) //nolint:errcheck // the story has failed already
+		fmt.Fprintln(os.Stderr, "e2e: a log is in", filepath.Join(logs, n.Name+".log"))
+	}
 }
 
 // races is an error if a node that was built with the race detector found one.

@@ -76,7 +76,8 @@ var libraries = map[string]story{
 	"other-source": {source: strings.Repeat("7", 64)},
 	"many":         {family: true, commands: []string{fmt.Sprintf(makeParts, parts)}},
 	"rekeyed":      {},
-	"set-back1":    {}, "set-back2": {}, "set-back3": {},
+	"apart1":       {}, "apart2": {}, "apart3": {}, "apart4": {},
+	"set-back1": {}, "set-back2": {}, "set-back3": {},
 	"broken": {commands: []string{"echo this recipe cannot work", "exit 3"}},
 	// Different words, or BuildKit would take the second from its cache.
 	"kill-build": {commands: []string{"sleep 8; : one killed"}},

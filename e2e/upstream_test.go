@@ -46,8 +46,10 @@ func newUpstreams(debian func(name string) ([]byte, error)) *upstreams {
 func (u *upstreams) close() { u.server.Close() }
 
 // of are a node's own upstreams.
-func (u *upstreams) of(node string) cluster.Upstreams {
-	return cluster.Upstreams{Maven: u.server.URL + "/" + node + "/maven", Debian: u.server.URL + "/" + node + "/debian"}
+func (u *upstreams) of(node string) cluster.Upstreams { return upstreamsAt(u.server.URL, node) }
+
+func upstreamsAt(server, node string) cluster.Upstreams {
+	return cluster.Upstreams{Maven: server + "/" + node + "/maven", Debian: server + "/" + node + "/debian"}
 }
 
 // put adds a file to the Maven repository that all nodes see.

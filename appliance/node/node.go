@@ -87,7 +87,8 @@ type Node struct {
 }
 
 type options struct {
-	engine func(build.Engine) build.Engine
+	engine    func(build.Engine) build.Engine
+	transport func(quorum.Transport) quorum.Transport
 }
 
 // Option changes how a node is made. The product uses none; tests do.
@@ -96,6 +97,11 @@ type Option func(*options)
 // WithEngine wraps the build engine.
 func WithEngine(wrap func(build.Engine) build.Engine) Option {
 	return func(o *options) { o.engine = wrap }
+}
+
+// WithTransport wraps what sends this node's messages to other members.
+func WithTransport(wrap func(quorum.Transport) quorum.Transport) Option {
+	return func(o *options) { o.transport = wrap }
 }
 
 // New makes a node; it opens the node's files and starts nothing. Close must
@@ -343,7 +349,7 @@ func (n *Node) makeMember() error {
 		Heard:    func(part record.Part) { n.member.Heard(part) },
 		Note:     n.note, Limits: n.limits,
 		Awaits: func(proposer record.Identity) { n.members.Watch(proposer) },
-	}, n.chain, messages{n.host}, n.votes)
+	}, n.chain, n.transport(), n.votes)
 	if n.members, err = memberlist.New(memberlist.Config{
 		Self: n.identity, Set: n.memberIDs, State: n.presence, Reachable: n.quorum.Connected, Log: n.log,
 		Refused: func(from record.Identity) { n.limits.Refused(from, quorum.Malformed) },
@@ -357,6 +363,13 @@ func (n *Node) makeMember() error {
 		Voting: func() bool { return n.quorum.Standing().Voting },
 	}, n.chain, agreement{n.quorum}, pinning{n.store}, inputs{n.inputs, engine}, blobs{n.host, n.store}, n.votes, engine)
 	return err
+}
+
+func (n *Node) transport() quorum.Transport {
+	if n.options.transport != nil {
+		return n.options.transport(messages{n.host})
+	}
+	return messages{n.host}
 }
 
 func (n *Node) platforms() []string {

@@ -45,14 +45,16 @@ const (
 	// InProcess are nodes in this process, where the race detector and a
 	// debugger see them. They can be stopped and not killed.
 	InProcess
+
+	// Apart are nodes in processes of their own, each in a network namespace of
+	// its own, at a switch that can be cut (Cluster.Partition). They cannot outlive
+	// this program. It needs root and ip(8).
+	Apart
 )
 
 // String is the kind's name in messages and paths.
 func (k Kind) String() string {
-	if k == InProcess {
-		return "inproc"
-	}
-	return "processes"
+	return [...]string{"processes", "inproc", "apart"}[k]
 }
 
 // Spec declares a cluster. Folder, Build and Pyrsia are required.
@@ -106,6 +108,7 @@ var names = []string{"alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta"
 type Cluster struct {
 	spec  Spec
 	nodes []*Node
+	wire  *wire // of nodes that stand apart, else nil
 
 	mu    sync.Mutex // guards ports in the nodes
 	state state
@@ -131,6 +134,11 @@ func New(ctx context.Context, spec Spec) (*Cluster, error) {
 	if err := c.found(ctx); err != nil {
 		return nil, err
 	}
+	if c.wire != nil {
+		if err := c.wire.up(); err != nil {
+			return nil, errors.Join(err, c.wire.down())
+		}
+	}
 	return c, c.write()
 }
 
@@ -142,8 +150,8 @@ func Open(spec Spec) (*Cluster, error) {
 		return nil, err
 	}
 	spec.Folder = folder
-	if spec.Kind == InProcess && spec.Outlive {
-		return nil, errors.New("nodes in this process cannot outlive it")
+	if spec.Kind != Processes && spec.Outlive {
+		return nil, fmt.Errorf("nodes of the kind %s cannot outlive this program", spec.Kind)
 	}
 	if spec.Name == "" {
 		spec.Name = "e2e"
@@ -169,7 +177,13 @@ func Open(spec Spec) (*Cluster, error) {
 		}
 		c.add(NodeSpec{Name: name})
 	}
-	for _, n := range c.nodes {
+	if spec.Kind == Apart {
+		c.wire = newWire(len(c.nodes))
+	}
+	for i, n := range c.nodes {
+		if c.wire != nil {
+			n.stand(c.wire.namespace(i), i)
+		}
 		// unix(7): a socket's path has 107 characters at most.
 		longest := n.file("buildkitd", "otel.sock")
 		if len(longest) > 107 {
@@ -325,6 +339,14 @@ func (c *Cluster) start(ctx context.Context) error {
 // Stop ends all processes of the cluster, nodes first, in an orderly way.
 func (c *Cluster) Stop() error { return errors.Join(c.stopNodes(), c.stopBuildkits()) }
 
+// Unwire removes the network of nodes that stand apart, which have stopped.
+func (c *Cluster) Unwire() error {
+	if c.wire == nil {
+		return nil
+	}
+	return c.wire.down()
+}
+
 func (c *Cluster) stopNodes() error {
 	return c.each(func(n *Node) error { return n.Stop() })
 }
@@ -356,7 +378,7 @@ func (c *Cluster) KillAll() error {
 // Remove stops everything and removes the folder, with the mounts that a killed
 // buildkitd left below it.
 func (c *Cluster) Remove() error {
-	if err := c.Stop(); err != nil {
+	if err := errors.Join(c.Stop(), c.Unwire()); err != nil {
 		return err
 	}
 	return buildkittest.Remove(c.spec.Folder)

@@ -53,8 +53,6 @@ func (n *Node) writeRecipes() error {
 	return nil
 }
 
-func address(port int) string { return fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", port) }
-
 // hcl is the node's pyrsia.hcl.
 func (n *Node) hcl() string {
 	role := "regular"
@@ -64,9 +62,9 @@ func (n *Node) hcl() string {
 	text := new(strings.Builder)
 	fmt.Fprintf(text, "# Written by e2e/cluster; a change lasts until the cluster is made anew.\nrole = %q\n\n", role)
 	fmt.Fprintf(text, "network {\n  genesis      = %q\n  genesis_file = %q\n  name         = %q\n  listen       = [%q]\n}\n\n",
-		n.cluster.state.Genesis, n.cluster.file("genesis.json"), n.cluster.state.Network, address(n.ports()[0]))
+		n.cluster.state.Genesis, n.cluster.file("genesis.json"), n.cluster.state.Network, n.address())
 	for _, peer := range n.cluster.Builders() {
-		fmt.Fprintf(text, "trusted_build_peer %q {\n  id        = %q\n  addresses = [%q]\n}\n\n", peer.Name, peer.identity, address(peer.ports()[0]))
+		fmt.Fprintf(text, "trusted_build_peer %q {\n  id        = %q\n  addresses = [%q]\n}\n\n", peer.Name, peer.identity, peer.address())
 	}
 	n.mirrors(text)
 	upload := n.Upload

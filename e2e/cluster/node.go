@@ -30,6 +30,8 @@ type Node struct {
 	identity  record.Identity
 	body      body
 	buildkitd *Buildkitd // nil for a node that has none of its own
+	namespace string     // of a node that stands apart, else ""
+	host      string     // its address for peers there
 }
 
 // body is what a node lives in.
@@ -46,7 +48,7 @@ type body interface {
 func newNode(c *Cluster, s NodeSpec) *Node {
 	n := &Node{NodeSpec: s, cluster: c}
 	n.body = &inside{node: n}
-	if c.spec.Kind == Processes {
+	if c.spec.Kind != InProcess {
 		n.body = &Process{
 			Name: "node", Args: []string{s.Program, "serve", "--config", n.Config()}, Env: s.Env,
 			Folder: n.file(), Outlive: c.spec.Outlive,
@@ -80,7 +82,24 @@ func (n *Node) Identity() record.Identity { return n.identity }
 // RegistryURL is where clients find the node, without a slash at the end.
 func (n *Node) RegistryURL() string { return "http://" + n.registry() }
 
+// stand puts the node into a namespace of its own.
+func (n *Node) stand(namespace string, i int) {
+	n.namespace, n.host = namespace, fmt.Sprintf("%s%d", subnet, i+1)
+	n.body.(*Process).within = func(start func() error) error { return within(namespace, start) }
+}
+
+// address is where peers find the node.
+func (n *Node) address() string {
+	if n.namespace != "" {
+		return fmt.Sprintf("/ip4/%s/tcp/%d", n.host, peerPort)
+	}
+	return fmt.Sprintf("/ip4/127.0.0.1/tcp/%d", n.ports()[0])
+}
+
 func (n *Node) registry() string {
+	if n.namespace != "" {
+		return net.JoinHostPort("127.0.0.1", strconv.Itoa(registryPort))
+	}
 	if n.Registry != "" {
 		return n.Registry
 	}

@@ -28,6 +28,8 @@ type Process struct {
 	Folder  string   // of <name>.pid and <name>.log
 	Outlive bool     // whether it goes on when this program ends
 
+	within func(start func() error) error // where the process is started; nil for where this one is
+
 	exited chan struct{} // closed when a process that we started has ended; nil for one that we found
 	exit   error         // set before exited is closed
 }
@@ -65,7 +67,11 @@ func (p *Process) Start() error {
 	if !p.Outlive {
 		command.SysProcAttr.Pdeathsig = syscall.SIGKILL
 	}
-	if err := command.Start(); err != nil {
+	start := command.Start
+	if p.within != nil {
+		start = func() error { return p.within(command.Start) }
+	}
+	if err := start(); err != nil {
 		return fmt.Errorf("start %s: %w", p.Name, err)
 	}
 	exited := make(chan struct{})

@@ -127,6 +127,9 @@ func (m *Machine) takeProposal(from record.Identity, p *record.Proposal) error {
 		return err
 	}
 	m.at(p.Round).proposal = p
+	if p.ValidRound >= 0 {
+		m.confront(p.Proof())
+	}
 	return nil
 }
 
@@ -286,14 +289,7 @@ func (m *Machine) takeSecondVote(known, v record.Vote) error {
 	if known.ID == v.ID {
 		return nil
 	}
-	kind := votes.Prevote
-	switch v.Step {
-	case record.StepPrecommit:
-		kind = votes.Precommit
-	case record.StepCosign:
-		kind = votes.Cosign
-	}
-	about := accusation{member: v.Voter, round: v.Round, kind: kind}
+	about := accusation{member: v.Voter, round: v.Round, kind: voteKinds[v.Step]}
 	if m.accused[about] {
 		return nil
 	}
@@ -403,7 +399,29 @@ func (m *Machine) takeDecision(d *record.Decision) error {
 	}
 	quorum := d.Quorum
 	m.offered = &quorum
+	m.confront(quorum)
 	return nil
+}
+
+// confront holds the votes of a proof, which is checked, to those that came from
+// their voters: a liar that tells each something else is found when proofs travel.
+func (m *Machine) confront(proof record.Quorum) {
+	for _, v := range proof.Votes() {
+		known, ok := m.knownVote(&v)
+		if !ok || known.ID == v.ID || v.Voter == m.cfg.Self {
+			continue
+		}
+		about := accusation{member: v.Voter, round: v.Round, kind: voteKinds[v.Step]}
+		if !m.accused[about] {
+			m.accused[about] = true
+			m.do(Evidence{First: &known, Second: &v})
+		}
+	}
+}
+
+// voteKinds are the kinds of votes in the vote file.
+var voteKinds = map[record.Step]votes.Kind{
+	record.StepPrevote: votes.Prevote, record.StepPrecommit: votes.Precommit, record.StepCosign: votes.Cosign,
 }
 
 // help answers a member that votes in a round that is over here with what lets
