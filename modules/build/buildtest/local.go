@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -88,26 +89,32 @@ func (l *Local) run(ctx context.Context, job build.Job, mirror http.Handler, don
 	if err != nil {
 		return err
 	}
-	root := filepath.Join(scratch, "root")
-	if err := unpack(root, packed.Layers); err != nil {
+	r := &room{job: job, packed: packed, folder: filepath.Join(scratch, "root")}
+	if err := unpack(r.folder, packed.Layers); err != nil {
 		return err
 	}
-	arguments := []string{"/bin/sh", "-eu", "-c"}
 	if mirror != nil {
-		server, err := l.serve(root, mirror)
+		server, err := l.serve(r.folder, mirror)
 		if err != nil {
 			return err
 		}
 		defer server.close()
-		arguments = append(server.relay, arguments...)
+		r.before = server.relay
 	}
 	for _, step := range packed.Steps {
-		script := "cd '" + strings.ReplaceAll(packed.WorkDir, "'", `'\''`) + "'\n" + step.Script
-		if err := runStep(ctx, job, root, step.Name, packed.Variables, append(arguments[:len(arguments):len(arguments)], script)); err != nil {
+		if err := r.step(ctx, step); err != nil {
 			return err
 		}
 	}
-	return done(root, packed.WorkDir)
+	return done(r.folder, packed.WorkDir)
+}
+
+// room is where a job's commands run.
+type room struct {
+	job    build.Job
+	packed *buildkit.Root
+	folder string   // of the root
+	before []string // what every command is started by
 }
 
 // enter is run by busybox's shell in a step's own namespaces: it mounts what
@@ -131,16 +138,19 @@ exec "$busybox" chroot "$root" "$@"
 // exitEnter is the code of an enter that failed.
 const exitEnter = 125
 
-func runStep(ctx context.Context, job build.Job, root, name string, variables, arguments []string) error {
+func (r *room) step(ctx context.Context, s buildkit.Step) error {
 	busybox, err := exec.LookPath("busybox")
 	if err != nil {
 		return fmt.Errorf("%w; run: apt-get install busybox", err)
 	}
-	name, _, _ = strings.Cut(name, "\n")
-	fmt.Fprintf(job.Log, "=> %s\n", name)
-	command := exec.CommandContext(ctx, busybox, append([]string{"sh", "-euc", enter, busybox, root, blocks(job.Recipe.Limits.Disk)}, arguments...)...)
-	command.Env = variables
-	command.Stdout, command.Stderr = job.Log, job.Log
+	name, _, _ := strings.Cut(s.Name, "\n")
+	fmt.Fprintf(r.job.Log, "=> %s\n", name)
+	script := "cd '" + strings.ReplaceAll(r.packed.WorkDir, "'", `'\''`) + "'\n" + s.Script
+	command := exec.CommandContext(ctx, busybox, slices.Concat(
+		[]string{"sh", "-euc", enter, busybox, r.folder, blocks(r.job.Recipe.Limits.Disk)},
+		r.before, []string{"/bin/sh", "-eu", "-c", script})...)
+	command.Env = r.packed.Variables
+	command.Stdout, command.Stderr = r.job.Log, r.job.Log
 	command.SysProcAttr = &syscall.SysProcAttr{
 		Cloneflags: syscall.CLONE_NEWPID | syscall.CLONE_NEWNET | syscall.CLONE_NEWIPC | syscall.CLONE_NEWUTS,
 		// Not among the flags of clone: so Go also makes the mounts private.
@@ -151,6 +161,11 @@ func runStep(ctx context.Context, job build.Job, root, name string, variables, a
 	if cause := context.Cause(ctx); cause != nil {
 		return cause
 	}
+	return blame(name, err)
+}
+
+// blame says whose fault it is that a step failed.
+func blame(name string, err error) error {
 	exit := (*exec.ExitError)(nil)
 	if !errors.As(err, &exit) {
 		return err
