@@ -124,7 +124,7 @@ func TestFullDisk(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	refused(t, ctx, "space", "serve", "--config", config)
+	refused(t, ctx, "free some space", "serve", "--config", config)
 }
 
 // A source that has another digest than the recipe says is built by nobody, and

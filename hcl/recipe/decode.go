@@ -174,8 +174,8 @@ func (d *decoder) whole(block *hcl.Block, c content, r *record.Recipe) {
 	if d.diagnostics.HasErrors() {
 		return
 	}
-	if n := len(record.MustMarshal(r)); n > maxRecipe {
-		d.fail(at, "Recipe too long", "Its canonical form has %d bytes, and %d are allowed, since it is kept in the log for ever. Move long commands into the source.", n, maxRecipe)
+	if n := len(record.MustMarshal(r.Change())); n > maxChange {
+		d.fail(at, "Recipe too long", "Its canonical form and the names that it publishes have %d bytes, and %d are allowed, since they stand in the log for ever. Move long commands into the source, and publish many files of one package as a family, such as output \"thing-1.0-*\".", n, maxChange)
 	}
 }
 

@@ -49,9 +49,10 @@ import (
 // maxFile bounds a recipe file, bytes.
 const maxFile = 1 << 20
 
-// maxRecipe bounds a recipe's canonical form, so that it fits a leaf of the log
-// (at most 65,535 bytes) together with its endorsements.
-const maxRecipe = 40_000
+// maxChange bounds the change that puts a recipe on the log: its canonical form and
+// the list of what it publishes. With the endorsements of a majority of 100 members,
+// about 450 bytes each, it fits a leaf of the log (at most 65,535 bytes).
+const maxChange = 42_000
 
 // Error is every problem found in a recipe file. It prints them one below the
 // other, each with its line.

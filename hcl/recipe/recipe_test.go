@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -242,4 +243,60 @@ func FuzzParse(f *testing.F) {
 			t.Fatal(err)
 		}
 	})
+}
+
+// outputs is a recipe with the given output blocks.
+func outputs(blocks string) string {
+	return `
+recipe "pkg:generic/thing@1" {
+  builder   = "pkg:docker/acme/tool@1"
+  timestamp = "2025-01-01T00:00:00Z"
+  commands  = ["make"]
+  source {
+    url    = "https://source.example/thing.zip"
+    sha256 = "03820ab800fd58fc3b1a9d07799de4060002f249d4783135765857fd3163fa09"
+  }
+` + blocks + "}"
+}
+
+// TestFitsALeaf: the largest recipe that is taken fits a leaf with the endorsements
+// of a majority of 100 members, and a larger one says what to do.
+func TestFitsALeaf(t *testing.T) {
+	var blocks strings.Builder
+	fitting := 0
+	for i := range 2000 {
+		fmt.Fprintf(&blocks, "  output \"thing-%04d.jar\" { path = \"out/thing-%04d.jar\" }\n", i, i)
+		r, err := Parse([]byte(outputs(blocks.String())), "test.hcl")
+		if err != nil {
+			if !strings.Contains(err.Error(), "Recipe too long") || !strings.Contains(err.Error(), "family") {
+				t.Error(err)
+			}
+			break
+		}
+		fitting++
+		leaf := &record.RecipeLeaf{Change: r.Change()}
+		for range 51 {
+			leaf.Endorsements = append(leaf.Endorsements, record.Endorsement{
+				Identity: "12D3KooWPjceQrSwdWXPyLLeABRXmuqt69Rg3sBYbU1Nft9HyQ6X", LastHeight: 1 << 40, Seq: 1 << 50,
+			})
+		}
+		if data, err := record.EncodeLeaf(leaf); err != nil {
+			t.Fatalf("%d outputs: %d bytes: %v", fitting, len(data), err)
+		}
+	}
+	if fitting < 150 || fitting == 2000 {
+		t.Errorf("%d outputs fit", fitting)
+	}
+}
+
+func TestFamilies(t *testing.T) {
+	r := parse(t, outputs("  output \"thing-1-*\" { path = \"parts\" }\n"))
+	if len(r.Outputs) != 1 || r.Outputs[0].File != "thing-1-*" || r.Files()[0].File != "thing-1-*" {
+		t.Errorf("%+v", r.Outputs)
+	}
+	for _, name := range []string{"thing*", "*", "thing-*-x", "thing-**", "a/thing-*"} {
+		if _, err := Parse([]byte(outputs(fmt.Sprintf("  output %q { path = \"parts\" }\n", name))), "test.hcl"); err == nil || !strings.Contains(err.Error(), "File name") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

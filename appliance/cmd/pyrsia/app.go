@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"syscall"
 
 	"github.com/pyrsia/appliance/appliance/control"
 	"github.com/pyrsia/appliance/hcl/config"
@@ -39,8 +40,22 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = errors.New("interrupted")
 	}
-	fmt.Fprintf(errOut, "%s %s\n", a.style(errOut).red("pyrsia:"), sentence(err))
+	fmt.Fprintf(errOut, "%s %s\n", a.style(errOut).red("pyrsia:"), sentence(remedied(err)))
 	return 1
+}
+
+// remedied says what to do about what any verb can meet. Nothing is half-done
+// then: what is kept is replaced as a whole or not at all.
+func remedied(err error) error {
+	switch {
+	case errors.Is(err, syscall.ENOSPC):
+		return fmt.Errorf("%w; free some space on that disk, and run this again", err)
+	case errors.Is(err, syscall.EDQUOT):
+		return fmt.Errorf("%w; raise the quota of this user on that disk, or free some space, and run this again", err)
+	case errors.Is(err, syscall.EROFS):
+		return fmt.Errorf("%w; mount that disk for writing, or choose another folder, and run this again", err)
+	}
+	return err
 }
 
 func (a *app) root() *cobra.Command {
