@@ -3,12 +3,15 @@ package node
 import (
 	"context"
 	"errors"
+	"fmt"
 	"hash/fnv"
+	"net/http"
 	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/pyrsia/appliance/appliance/supervisor"
 	"github.com/pyrsia/appliance/modules/chain"
 	"github.com/pyrsia/appliance/modules/record"
 )
@@ -91,25 +94,10 @@ func (n *Node) followPeer(ctx context.Context, peer record.Identity) {
 		n.watchLag(ctx, &next, cancel)
 	}()
 	defer func() { cancel(nil); <-watched }()
-	var wrong error // of a block that does not follow
-	err := n.host.Follow(ctx, peer, next.Load(), func(data []byte) error {
-		height := next.Add(1) - 1
-		if height <= n.chain.Height() {
-			return nil
-		}
-		certified, err := n.chain.Verify(data)
-		if err == nil {
-			err = n.chain.Append(certified)
-		}
-		if err != nil && height <= n.chain.Height() {
-			return nil // another peer was faster
-		}
-		wrong = err
-		return err
-	})
-	if wrong != nil && ctx.Err() == nil {
+	err := n.takeBlocks(ctx, peer, &next)
+	if errors.Is(err, errWrong) && ctx.Err() == nil {
 		n.compare(ctx, peer)
-		n.shun(peer, wrong)
+		n.shun(peer, err)
 		return
 	}
 	if cause := context.Cause(ctx); errors.Is(cause, errLazy) {
@@ -119,6 +107,67 @@ func (n *Node) followPeer(ctx context.Context, peer record.Identity) {
 	if err != nil && ctx.Err() == nil {
 		n.log.Debug("stopped following a peer", "peer", peer, "error", err)
 	}
+}
+
+// errWrong is wrapped for a block that does not follow this chain.
+var errWrong = errors.New("its next block does not follow")
+
+// takeBlocks adds what a peer sends, as many blocks at once as have come: with a
+// long log the disk is synced now and then, and not for each block. It returns why
+// it ended.
+func (n *Node) takeBlocks(ctx context.Context, peer record.Identity, next *atomic.Int64) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	blocks := make(chan []byte, waitingBlocks)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for first := range blocks {
+			batch := [][]byte{first}
+			for len(batch) < waitingBlocks && len(blocks) > 0 {
+				batch = append(batch, <-blocks)
+			}
+			if err := n.take(batch, next); err != nil {
+				cancel(err)
+			}
+		}
+	}()
+	err := n.host.Follow(ctx, peer, next.Load(), func(data []byte) error {
+		select {
+		case blocks <- data:
+			return nil
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	})
+	close(blocks)
+	<-done
+	if cause := context.Cause(ctx); cause != nil {
+		return cause
+	}
+	return err
+}
+
+// waitingBlocks is how many blocks of a peer wait at the most; each has up to 4 MiB.
+const waitingBlocks = 16
+
+// take adds blocks from a height on; others may have brought some of them.
+func (n *Node) take(blocks [][]byte, next *atomic.Int64) error {
+	for len(blocks) > 0 {
+		if known := n.chain.Height() - next.Load() + 1; known > 0 {
+			skip := min(known, int64(len(blocks)))
+			blocks = blocks[skip:]
+			next.Add(skip)
+			continue
+		}
+		added, err := n.chain.Adopt(blocks, time.Now())
+		blocks = blocks[added:]
+		next.Add(int64(added))
+		if err != nil && n.chain.Height() < next.Load() {
+			return fmt.Errorf("%w: %w", errWrong, err)
+		}
+	}
+	return nil
 }
 
 // watchLag ends a follow whose peer fell behind what others send.
@@ -203,6 +252,38 @@ func (n *Node) blockOf(ctx context.Context, peer record.Identity, height int64) 
 		return block, nil
 	}
 	return nil, err
+}
+
+// checkSignatures checks what a long sync left to check, whenever there is some.
+// Signatures that do not verify in a log that a quorum signed end the node: it
+// must serve nothing of it.
+func (n *Node) checkSignatures(ctx context.Context) error {
+	for height := n.chain.Height(); ; {
+		begun, left := time.Now(), n.chain.Height()-n.chain.Signed()
+		if err := n.chain.CheckSignatures(ctx); err != nil && ctx.Err() == nil {
+			return supervisor.Fatal(err)
+		}
+		if left > 0 && ctx.Err() == nil {
+			n.log.Info("the signatures of the log are checked", "blocks", left, "took", time.Since(begun).Round(time.Millisecond))
+		}
+		if n.chain.Wait(ctx, height+1) != nil {
+			return nil
+		}
+		height = n.chain.Height()
+	}
+}
+
+// whenChecked answers clients once the whole log is checked: a node serves nothing
+// by a log that it has only followed.
+func (n *Node) whenChecked(handler http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if signed, height := n.chain.Signed(), n.chain.Height(); signed < height {
+			w.Header().Set("Retry-After", "2")
+			http.Error(w, fmt.Sprintf("this node is checking the log's signatures: block %d of %d; try again in a moment", signed, height), http.StatusServiceUnavailable)
+			return
+		}
+		handler.ServeHTTP(w, r)
+	})
 }
 
 // logBlocks writes a line for every block that the chain grew by.

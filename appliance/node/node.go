@@ -310,7 +310,7 @@ func (n *Node) makeMirror() (err error) {
 	}
 	n.closers = append(n.closers, n.mirror.Close)
 	n.traffic = newTraffic()
-	n.handler = n.routes(oci.New(oci.Config{}, n.mirror), maven.New(n.mirror), tlog.New(n.chain, n.chain, proofs{n.chain}))
+	n.handler = n.routes(n.whenChecked(oci.New(oci.Config{}, n.mirror)), n.whenChecked(maven.New(n.mirror)), tlog.New(n.chain, n.chain, proofs{n.chain}))
 	return nil
 }
 
@@ -412,6 +412,7 @@ func (n *Node) makeTree() error {
 	n.tree = supervisor.New(supervisor.Options{Log: n.log})
 	n.tree.Add("distribution", n.host)
 	n.tree.Add("follow", supervisor.Func(n.follow))
+	n.tree.Add("signatures", supervisor.Func(n.checkSignatures))
 	n.tree.Add("log", supervisor.Func(n.logBlocks))
 	n.tree.Add("mirror", n.mirror)
 	if n.isBuilder() {

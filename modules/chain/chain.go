@@ -62,7 +62,7 @@ var Buckets = append([]string{bucketMeta, bucketLeaves, bucketHashes, bucketBloc
 
 // stateVersion is that of what the backend holds. It moves with every change of
 // the state's types and of what the rules write.
-const stateVersion = 2
+const stateVersion = 3
 
 var headKey = []byte("head")
 
@@ -72,6 +72,7 @@ type head struct {
 	Height   int64           `json:"height"`
 	Time     int64           `json:"time"`
 	Frontier record.Frontier `json:"frontier"`
+	Signed   int64           `json:"signed"` // height up to which the leaves' own signatures are checked
 
 	// Not stored: read from the state.
 	set, next *record.Set // of the next block, and of the one after it
@@ -327,22 +328,38 @@ func (c *Chain) Append(certified *record.Certified) error {
 	}
 	var next head
 	err := c.backend.Update(func(tx ledger.Tx) (err error) {
-		next, err = c.write(tx, certified)
+		next, err = c.write(tx, c.head, certified, false)
 		return err
 	})
 	if err != nil {
 		return fmt.Errorf("append block %d: %w", header.Height, err)
 	}
-	c.head, c.note = next, certified.Note()
-	close(c.appended)
-	c.appended = make(chan struct{})
+	c.advance(next, certified.Note())
 	return nil
 }
 
-// write applies a certified block after c.head.
-func (c *Chain) write(tx ledger.Tx, certified *record.Certified) (head, error) {
-	next, err := c.apply(tx, c.head, certified.Block())
+// advance moves the end of the chain. The lock is held.
+func (c *Chain) advance(next head, note []byte) {
+	c.head, c.note = next, note
+	close(c.appended)
+	c.appended = make(chan struct{})
+}
+
+// write applies a certified block after a head. Where deferred, the leaves' own
+// signatures are left for CheckSignatures.
+func (c *Chain) write(tx ledger.Tx, before head, certified *record.Certified, deferred bool) (head, error) {
+	if deferred {
+		before.set = before.set.Deferring()
+	}
+	next, err := c.apply(tx, before, certified.Block())
 	if err != nil {
+		return head{}, err
+	}
+	next.Signed = before.Signed
+	if !deferred && before.Signed == before.Height {
+		next.Signed = next.Height
+	}
+	if err := ledger.PutJSON(tx, bucketMeta, headKey, next); err != nil {
 		return head{}, err
 	}
 	entry := blockEntry{Size: next.Frontier.Size, Note: certified.Note(), LogSignature: certified.Block().LogSignature}
@@ -388,7 +405,7 @@ func (c *Chain) apply(tx ledger.Tx, before head, block *record.Block) (head, err
 			return head{}, err
 		}
 	}
-	return after, ledger.PutJSON(tx, bucketMeta, headKey, after)
+	return after, nil
 }
 
 func (c *Chain) checkHeader(header *record.Header, before head, block *record.Block) error {

@@ -544,7 +544,7 @@ func TestOtherVersion(t *testing.T) {
 	n, memory := chaintest.New(t, 3), new(chaintest.Memory)
 	n.Append(t, n.Open(t, memory))
 	err := memory.Update(func(tx ledger.Tx) error {
-		head := bytes.Replace(tx.Get("meta", []byte("head")), []byte(`"version":2`), []byte(`"version":1`), 1)
+		head := bytes.Replace(tx.Get("meta", []byte("head")), []byte(`"version":3`), []byte(`"version":2`), 1)
 		return tx.Put("meta", []byte("head"), head)
 	})
 	if err != nil {

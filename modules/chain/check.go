@@ -95,7 +95,7 @@ func (c *Chain) replay(into *Chain, tx *overlay, height int64) error {
 	if err != nil {
 		return err
 	}
-	into.head, err = into.write(tx, certified)
+	into.head, err = into.write(tx, into.head, certified, false)
 	return err
 }
 

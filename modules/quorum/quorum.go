@@ -43,6 +43,8 @@ type Chain interface {
 	Append(certified *record.Certified) error
 	NextSet() *record.Set
 	Attempts() ([]ledger.Attempt, error)
+	// Signed is the height up to which the leaves' signatures are checked here.
+	Signed() int64
 	// Halted is why nothing may be appended or voted for any more, or nil.
 	Halted() error
 }
