@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -32,8 +33,10 @@ func refused(t *testing.T, ctx context.Context, names string, arguments ...strin
 	t.Log(last)
 }
 
+var listens = regexp.MustCompile(`listen( +)= \["/ip4/[^"]*"\]`)
+
 // edited is a copy of a node's pyrsia.hcl with something replaced, and with a
-// data folder and ports of its own.
+// data folder, a socket and a port of its own for peers.
 func edited(t *testing.T, n *cluster.Node, old, new string) string {
 	t.Helper()
 	data, err := os.ReadFile(n.Config())
@@ -47,6 +50,7 @@ func edited(t *testing.T, n *cluster.Node, old, new string) string {
 	t.Cleanup(func() { os.RemoveAll(folder) })
 	text := strings.ReplaceAll(string(data), n.Data(), filepath.Join(folder, "data"))
 	text = strings.ReplaceAll(text, n.Socket(), filepath.Join(folder, "s.sock"))
+	text = listens.ReplaceAllString(text, `listen$1= ["/ip4/127.0.0.1/tcp/0"]`)
 	if old != "" && !strings.Contains(text, old) {
 		t.Fatalf("%s does not contain %q", n.Config(), old)
 	}

@@ -426,6 +426,9 @@ func (n *Node) makeTree() error {
 // Serve runs the node until the context ends or something fails for good. The
 // ports are opened first: a port in use stops a node before it does anything.
 func (n *Node) Serve(ctx context.Context) error {
+	if err := n.host.Free(); err != nil {
+		return fmt.Errorf("%s: network.listen: %w; stop the other program, or choose another address", n.config.File, err)
+	}
 	socket, err := control.Listen(n.config.Admin.Socket)
 	if err != nil {
 		return err

@@ -23,6 +23,8 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +43,7 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 	"github.com/libp2p/go-libp2p/x/rate"
 	ma "github.com/multiformats/go-multiaddr"
+	manet "github.com/multiformats/go-multiaddr/net"
 
 	"github.com/pyrsia/appliance/modules/distribution"
 	"github.com/pyrsia/appliance/modules/record"
@@ -292,6 +295,38 @@ func (h *Host) Serve(ctx context.Context) error {
 	err = r.host.Close()
 	r.wg.Wait()
 	return errors.Join(context.Cause(ctx), err)
+}
+
+// Free reports whether every address to listen on is there to be had now. It
+// opens each and closes it again, so that a node with a port in use can stop
+// before it does anything; Serve alone would try again for as long as it runs.
+func (h *Host) Free() error {
+	for _, address := range h.config.Listen {
+		addr, _ := ma.NewMultiaddr(address) // New has parsed it
+		if err := free(addr); err != nil {
+			return fmt.Errorf("cannot listen on %s: %w", address, err)
+		}
+	}
+	return nil
+}
+
+func free(addr ma.Multiaddr) error {
+	network, host, err := manet.DialArgs(addr)
+	if err != nil {
+		return err
+	}
+	if strings.HasPrefix(network, "udp") {
+		conn, err := net.ListenPacket(network, host)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}
+	listener, err := net.Listen(network, host)
+	if err != nil {
+		return err
+	}
+	return listener.Close()
 }
 
 func (h *Host) configured() map[record.Identity][]string {
