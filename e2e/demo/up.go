@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -81,6 +82,9 @@ func (d *demo) check() error {
 			return fmt.Errorf("%s is missing; run: %s", program, remedy)
 		}
 	}
+	if err := checkMemoryController("/sys/fs/cgroup"); err != nil {
+		return err
+	}
 	if err := d.checkSpace(); err != nil {
 		return err
 	}
@@ -95,6 +99,19 @@ func (d *demo) check() error {
 		return cluster.CheckPort(entrance)
 	}
 	return nil
+}
+
+// checkMemoryController finds out whether runc can bound a build's memory. A
+// chroot or a container may have a cgroup2 that was given no memory controller.
+func checkMemoryController(root string) error {
+	controllers, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
+	if err == nil && slices.Contains(strings.Fields(string(controllers)), "memory") {
+		return nil
+	}
+	if _, err := os.Stat(filepath.Join(root, "memory")); err == nil {
+		return nil // cgroup v1
+	}
+	return fmt.Errorf("%s has no memory controller, and a build's memory could not be bounded; run on the machine itself, or give this container the controller", root)
 }
 
 func (d *demo) checkSpace() error {

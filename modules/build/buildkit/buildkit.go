@@ -20,6 +20,7 @@ import (
 	"net/http"
 	"os"
 	"path"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -171,6 +172,9 @@ func (e *Engine) run(ctx context.Context, job build.Job, relay *relayPlan, do fu
 	return e.explain(ctx, p, err)
 }
 
+// memoryFile is a file of the memory controller that runc did not find.
+var memoryFile = regexp.MustCompile(`/memory\.[a-z.]+: no such file`)
+
 // explain makes a sentence of an error and decides whose fault it is.
 func (e *Engine) explain(ctx context.Context, p *plan, err error) error {
 	if err == nil || errors.Is(err, build.ErrFailed) {
@@ -183,6 +187,9 @@ func (e *Engine) explain(ctx context.Context, p *plan, err error) error {
 		return fmt.Errorf("%w: %w", build.ErrFailed, err)
 	}
 	if broken := p.log.brokenRuntime(); broken != "" {
+		if memoryFile.MatchString(broken) {
+			broken += "; the cgroup that buildkitd runs in has no memory controller (see its cgroup.controllers), and a build's memory must be bounded"
+		}
 		return fmt.Errorf("buildkitd cannot run a step: %s", broken)
 	}
 	if exit := (*gateway.ExitError)(nil); errors.As(err, &exit) && p.log.failedStep() != "" {
