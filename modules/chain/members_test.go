@@ -129,7 +129,7 @@ func TestRotationRules(t *testing.T) {
 		"within the hour": {func(t *testing.T, _ *chain.Chain, n *chaintest.Network) *record.KeyRotateLeaf {
 			_, leaf := n.Renew(t, 0)
 			return leaf
-		}, "less than an hour"},
+		}, "changed 1 times, and the last time less than 1 hours"},
 		"a key of before": {func(t *testing.T, _ *chain.Chain, n *chaintest.Network) *record.KeyRotateLeaf {
 			return resigned(t, n, 1, func(r *record.NodeRecord, s *record.NodeSigners) { s.Cosigner = chaintest.NewSigner("node0 cosigner") })
 		}, "used before"},
@@ -142,6 +142,21 @@ func TestRotationRules(t *testing.T) {
 		"the same number": {func(t *testing.T, _ *chain.Chain, n *chaintest.Network) *record.KeyRotateLeaf {
 			return resigned(t, n, 1, func(r *record.NodeRecord, _ *record.NodeSigners) { r.Seq-- })
 		}, "record 1"},
+		"an identity's key": {func(t *testing.T, _ *chain.Chain, n *chaintest.Network) *record.KeyRotateLeaf {
+			return resigned(t, n, 1, func(r *record.NodeRecord, s *record.NodeSigners) { s.Vote = n.Nodes[2].Signers.Identity })
+		}, "used before"},
+		"a record of another network": {func(t *testing.T, _ *chain.Chain, _ *chaintest.Network) *record.KeyRotateLeaf {
+			_, leaf := chaintest.New(t, 3, func(g *record.Genesis) { g.Name = "other" }).Renew(t, 1)
+			return leaf
+		}, "identity key's signature"},
+		"a founder's signatures": {func(t *testing.T, _ *chain.Chain, n *chaintest.Network) *record.KeyRotateLeaf {
+			renewed, leaf := n.Renew(t, 1)
+			signed, err := record.SignNode(leaf.Record, renewed.Nodes[1].Signers)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return &record.KeyRotateLeaf{Record: signed}
+		}, "identity key's signature"},
 		"another operator": {func(t *testing.T, _ *chain.Chain, n *chaintest.Network) *record.KeyRotateLeaf {
 			return resigned(t, n, 1, func(r *record.NodeRecord, _ *record.NodeSigners) { r.Operator = "mallory.example" })
 		}, "the operator of"},
@@ -164,6 +179,26 @@ func TestRotationRules(t *testing.T) {
 	}
 }
 
+// TestRotationsGrowRare: a member that changes its keys again and again waits
+// twice as long each time, since every proof holds all changes.
+func TestRotationsGrowRare(t *testing.T) {
+	c, _, n := rotated(t, 3, 0)
+	last := time.UnixMilli(c.Time() - chaintest.Interval)
+	for _, hours := range []time.Duration{1, 2, 4, 8} {
+		renewed, leaf := n.Renew(t, 0)
+		for early, want := range map[time.Duration]int{time.Minute: 1, 0: 2} {
+			block, err := c.Propose([][]record.Leaf{chaintest.One(leaf)}, n.Nodes[1].ID, last.Add(hours*time.Hour-early), n.Nodes[1].Signers.Log)
+			if err != nil || len(block.Leaves) != want {
+				t.Errorf("%s before the %d hours are over a block has %d leaves, want %d; %v", early, hours, len(block.Leaves), want, err)
+			}
+		}
+		last = last.Add(hours * time.Hour)
+		n.AppendBlock(t, c, n.ProposeAt(t, c, last, chaintest.One(leaf)))
+		n.AppendBlock(t, c, n.ProposeAt(t, c, last))
+		n = renewed
+	}
+}
+
 // resigned is the rotation of a member with something changed before it is
 // signed.
 func resigned(t *testing.T, n *chaintest.Network, i int, change func(*record.NodeRecord, *record.NodeSigners)) *record.KeyRotateLeaf {
@@ -171,7 +206,7 @@ func resigned(t *testing.T, n *chaintest.Network, i int, change func(*record.Nod
 	renewed, leaf := n.Renew(t, i)
 	r, signers := leaf.Record, renewed.Nodes[i].Signers
 	change(&r, &signers)
-	signed, err := record.SignNode(r, signers)
+	signed, err := record.SignRotation(n.Network.Genesis, r, signers)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -204,7 +204,11 @@ func (c *Chain) Prove(publication *ledger.Publication) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("prove leaf %d: %w", publication.Leaf, err)
 	}
-	return bundle.Encode(), nil
+	data := bundle.Encode()
+	if len(data) > record.MaxBundle {
+		return nil, fmt.Errorf("prove leaf %d: the proof has %d bytes, and a bundle at most %d", publication.Leaf, len(data), record.MaxBundle)
+	}
+	return data, nil
 }
 
 // setProofs prove the changes of the set up to a height.

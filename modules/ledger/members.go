@@ -10,9 +10,12 @@ import (
 
 // Bounds of the members' own leaves (docs/protocol.md, "Members").
 const (
-	// MinRotation is how long a member keeps its keys at the least, in
-	// milliseconds of header time: each change delays those of others.
-	MinRotation = 60 * 60 * 1000
+	// MinRotation is how long a member keeps its second keys at the least, in
+	// milliseconds of header time, and each later ones twice as long as those
+	// before, up to maxDoublings: a change delays those of others, and every proof
+	// bundle holds all changes.
+	MinRotation  = 60 * 60 * 1000
+	maxDoublings = 12
 
 	// MaxEvidence is how many offences of one member are recorded. They are all
 	// that is needed to know it; more would only be a way to fill the log.
@@ -35,7 +38,16 @@ type setEntry struct {
 // member is what the state holds of an identity whose keys changed.
 type member struct {
 	Since   int64 `json:"since"`   // height from which its keys count
-	Rotated int64 `json:"rotated"` // header time of that change
+	Rotated int64 `json:"rotated"` // header time of the last change
+	Changes int64 `json:"changes"` // how many there were
+}
+
+// wait is how long its keys must stand before they may change again.
+func (m member) wait() int64 {
+	if m.Changes == 0 {
+		return 0
+	}
+	return MinRotation << min(m.Changes-1, maxDoublings)
 }
 
 // Evidence is a proven offence of a member.
@@ -68,9 +80,10 @@ func putSet(tx Tx, entry setEntry, set *record.Set) error {
 	return tx.Put(bucketSets, keyLast, be64(entry.From))
 }
 
-// useKeys remembers a record's keys: no key is ever used a second time.
+// useKeys remembers a record's keys, the identity's too: no key is ever used a
+// second time.
 func useKeys(tx Tx, node *record.NodeRecord) error {
-	for _, key := range []record.PublicKey{node.VoteKey, node.CosignerKey, node.LogKey} {
+	for _, key := range node.Keys() {
 		if err := tx.Put(bucketKeys, key[:], []byte(node.Identity)); err != nil {
 			return err
 		}
@@ -143,10 +156,10 @@ func (r *Rules) rotate(index int64, leaf *record.KeyRotateLeaf) error {
 	if err := GetJSON(r.tx, bucketMembers, []byte(later.Identity), &state); err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	if state.Rotated > 0 && r.time < state.Rotated+MinRotation {
-		return fmt.Errorf("%w: the keys of %s changed less than an hour before", errRule, later.Identity)
+	if wait := state.wait(); r.time < state.Rotated+wait {
+		return fmt.Errorf("%w: the keys of %s changed %d times, and the last time less than %d hours before", errRule, later.Identity, state.Changes, wait/MinRotation)
 	}
-	next, err := r.set.Rotate(later)
+	next, err := r.set.Rotate(r.network.Genesis, later)
 	if err != nil {
 		return err
 	}
@@ -154,7 +167,7 @@ func (r *Rules) rotate(index int64, leaf *record.KeyRotateLeaf) error {
 	r.changed = true
 	return errors.Join(
 		useKeys(r.tx, &later),
-		PutJSON(r.tx, bucketMembers, []byte(later.Identity), member{Since: from, Rotated: r.time}),
+		PutJSON(r.tx, bucketMembers, []byte(later.Identity), member{Since: from, Rotated: r.time, Changes: state.Changes + 1}),
 		putSet(r.tx, setEntry{From: from, Leaf: index, Previous: last.From}, next),
 	)
 }

@@ -221,7 +221,7 @@ func (l *loop) rotate() {
 	if !member || node.VoteKey == key || l.chain.UsedKey(key) {
 		return
 	}
-	later, err := record.SignNode(record.NodeRecord{Operator: node.Operator, Platforms: node.Platforms, Seq: node.Seq + 1}, l.Signers)
+	later, err := record.SignRotation(l.chain.Network().Genesis, record.NodeRecord{Operator: node.Operator, Platforms: node.Platforms, Seq: node.Seq + 1}, l.Signers)
 	if err != nil {
 		l.fatal = fmt.Errorf("sign this node's record: %w", err)
 		return

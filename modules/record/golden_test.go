@@ -182,7 +182,7 @@ func goldens(t testing.TB) map[string][]byte {
 		"recollection":            record.MustMarshal(recollection(t, s)),
 		"values":                  []byte(values(s)),
 	}
-	for name, message := range signed(s) {
+	for name, message := range signed(t, s) {
 		golden["sign-"+name] = message
 	}
 	return golden
@@ -276,7 +276,7 @@ func values(s *story) string {
 
 // signed are the bytes that are signed or hashed for each kind of value,
 // written out by hand: what docs/protocol.md says, not what the code does.
-func signed(s *story) map[string][]byte {
+func signed(t testing.TB, s *story) map[string][]byte {
 	genesis, node := s.network.Network.Genesis.String(), s.network.Nodes[0]
 	zero := strings.Repeat("0", 64)
 	keys := func(n record.NodeRecord) string {
@@ -287,6 +287,8 @@ func signed(s *story) map[string][]byte {
 	for _, n := range s.network.Nodes {
 		members = append(members, keys(n.Record))
 	}
+	_, rotation := s.network.Renew(t, 0)
+	later := rotation.Record
 	none := `"` + strings.Repeat("A", 86) + `=="`
 	endorsement := s.network.Endorsement(s.empty, s.recipe.Change(), 0)
 	return map[string][]byte{
@@ -295,6 +297,10 @@ func signed(s *story) map[string][]byte {
 			`{"cosignerKey":%s,"identity":"%s","logKey":%s,"operator":"%s","platforms":["linux/amd64"],"seq":1,"signatures":{"cosigner":%s,"identity":%s,"log":%s,"vote":%s},"voteKey":%s}`,
 			record.MustMarshal(node.Record.CosignerKey), node.ID, record.MustMarshal(node.Record.LogKey), node.Record.Operator,
 			none, none, none, none, record.MustMarshal(node.Record.VoteKey))),
+		"rotate": []byte("pyrsia/rotate/v1\n" + genesis + "\n" + fmt.Sprintf(
+			`{"cosignerKey":%s,"identity":"%s","logKey":%s,"operator":"%s","platforms":["linux/amd64"],"seq":2,"signatures":{"cosigner":%s,"identity":%s,"log":%s,"vote":%s},"voteKey":%s}`,
+			record.MustMarshal(later.CosignerKey), node.ID, record.MustMarshal(later.LogKey), later.Operator,
+			none, none, none, none, record.MustMarshal(later.VoteKey))),
 		"endorse": []byte("pyrsia/endorse/v1\n" + genesis + "\n" + fmt.Sprintf(
 			`{"change":"%s","identity":"%s","lastHeight":%d,"seq":%d,"set":"%s","signature":%s}`,
 			endorsement.Change, endorsement.Identity, endorsement.LastHeight, endorsement.Seq, endorsement.Set, none)),
@@ -444,10 +450,12 @@ func TestGoldenDecodes(t *testing.T) {
 // specification gives for it.
 func TestSignBytes(t *testing.T) {
 	s := tell(t)
-	message, node := signed(s), s.network.Nodes[0]
+	message, node := signed(t, s), s.network.Nodes[0]
 	checkpoint := s.blocks[0].Checkpoint()
 	first := checkpoint.Cosignatures[0]
 	cosigner, _ := s.network.Set.Node(first.Identity)
+	_, rotation := s.network.Renew(t, 0)
+	later := rotation.Record
 	proposer, _ := s.network.Set.Node(checkpoint.Proposer)
 	for _, test := range []struct {
 		kind      string
@@ -458,6 +466,10 @@ func TestSignBytes(t *testing.T) {
 		{"node", node.Record.VoteKey, node.Record.Signatures.Vote},
 		{"node", node.Record.CosignerKey, node.Record.Signatures.Cosigner},
 		{"node", node.Record.LogKey, node.Record.Signatures.Log},
+		{"rotate", node.Signers.Identity.Public(), later.Signatures.Identity},
+		{"rotate", later.VoteKey, later.Signatures.Vote},
+		{"rotate", later.CosignerKey, later.Signatures.Cosigner},
+		{"rotate", later.LogKey, later.Signatures.Log},
 		{"endorse", node.Record.VoteKey, s.network.Endorsement(s.empty, s.recipe.Change(), 0).Signature},
 		{"holding", node.Record.VoteKey, s.network.Holding(s.attempt, 0).Signature},
 		{"commit", node.Record.VoteKey, s.votes.Commit(0).Signature},

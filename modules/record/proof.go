@@ -185,7 +185,7 @@ func (p SetProof) verify(network Network, before era) (era, error) {
 	if err != nil {
 		return era{}, err
 	}
-	set, err := changedSet(before.set, p.Leaf)
+	set, err := changedSet(network.Genesis, before.set, p.Leaf)
 	if err != nil {
 		return era{}, err
 	}
@@ -196,7 +196,7 @@ func (p SetProof) verify(network Network, before era) (era, error) {
 }
 
 // changedSet is the set that a leaf makes of the one before.
-func changedSet(before *Set, leaf []byte) (*Set, error) {
+func changedSet(genesis Hash, before *Set, leaf []byte) (*Set, error) {
 	decoded, err := DecodeLeaf(leaf)
 	if err != nil {
 		return nil, err
@@ -205,7 +205,7 @@ func changedSet(before *Set, leaf []byte) (*Set, error) {
 	if !ok {
 		return nil, fmt.Errorf("%w: a %s leaf changes no set", ErrMalformed, decoded.LeafType())
 	}
-	return before.Rotate(rotation.Record)
+	return before.Rotate(genesis, rotation.Record)
 }
 
 // networkName is a host-like label: it stands in the origin and in key names

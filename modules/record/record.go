@@ -82,8 +82,9 @@ type Timeouts struct {
 }
 
 // NodeRecord introduces a build node: its keys, by whom it is run, and what it
-// can build. It is signed by the identity and by every key in it, over
-// SignBytes("node", zero hash, record without signatures).
+// can build. It is signed by the identity and by every key in it: the record of a
+// founder over SignBytes("node", zero hash, record without signatures), a later
+// one over SignBytes("rotate", genesis hash, record without signatures).
 type NodeRecord struct {
 	CosignerKey PublicKey      `json:"cosignerKey"` // C2SP signature type 0x04
 	Identity    Identity       `json:"identity"`
@@ -93,6 +94,16 @@ type NodeRecord struct {
 	Seq         int64          `json:"seq"`
 	Signatures  NodeSignatures `json:"signatures"`
 	VoteKey     PublicKey      `json:"voteKey"` // commits, attestations, endorsements, votes
+}
+
+// Keys are the public keys of a record, the identity's last; that one is left
+// out where the identity is malformed.
+func (n *NodeRecord) Keys() []PublicKey {
+	keys := []PublicKey{n.VoteKey, n.CosignerKey, n.LogKey}
+	if identity, err := n.Identity.Key(); err == nil {
+		keys = append(keys, identity)
+	}
+	return keys
 }
 
 // NodeSignatures are a node record's signatures.

@@ -33,7 +33,7 @@ func NewSet(nodes []NodeRecord, order string) (*Set, error) {
 		if i > 0 && nodes[i-1].Identity >= nodes[i].Identity {
 			return nil, fmt.Errorf("%w: nodes are not sorted by identity, one each", ErrMalformed)
 		}
-		for _, key := range []PublicKey{nodes[i].VoteKey, nodes[i].CosignerKey, nodes[i].LogKey} {
+		for _, key := range nodes[i].Keys() {
 			if keys[key] {
 				return nil, fmt.Errorf("%w: node %s uses a key that is used already", ErrMalformed, nodes[i].Identity)
 			}
@@ -74,9 +74,10 @@ func (s *Set) Proposer(height, round int64) Identity {
 	return s.Nodes[int((height+round)%int64(len(s.Nodes)))].Identity
 }
 
-// Rotate is the set with a later record of one of its members. What makes such
-// a record valid on a chain is the ledger's rule; here it is checked by itself.
-func (s *Set) Rotate(later NodeRecord) (*Set, error) {
+// Rotate is the set with a later record of one of its members in the network of a
+// genesis. What makes such a record valid on a chain is the ledger's rule; here it
+// is checked by itself.
+func (s *Set) Rotate(genesis Hash, later NodeRecord) (*Set, error) {
 	node, ok := s.Node(later.Identity)
 	if !ok {
 		return nil, fmt.Errorf("%w: %.80q is not in the set", ErrMalformed, string(later.Identity))
@@ -84,7 +85,7 @@ func (s *Set) Rotate(later NodeRecord) (*Set, error) {
 	if later.Seq <= node.Seq {
 		return nil, fmt.Errorf("%w: record %d of %s after %d", ErrMalformed, later.Seq, later.Identity, node.Seq)
 	}
-	if err := later.Check(); err != nil {
+	if err := later.CheckRotation(genesis); err != nil {
 		return nil, err
 	}
 	nodes := append([]NodeRecord(nil), s.Nodes...)

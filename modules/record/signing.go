@@ -2,20 +2,43 @@ package record
 
 import "fmt"
 
-// message is what a node record's four signatures sign.
+// message is what the four signatures of a founding node record sign. It is made
+// before there is a genesis.
 func (n NodeRecord) message() []byte {
 	n.Signatures = NodeSignatures{}
 	return SignBytes("node", Hash{}, n)
 }
 
+// rotation is what the four signatures of a later record sign. It belongs to one
+// network: records stand in public, and with one of another network, of the same
+// identity, a stranger could give a member keys that it no longer has.
+func (n NodeRecord) rotation(genesis Hash) []byte {
+	n.Signatures = NodeSignatures{}
+	return SignBytes("rotate", genesis, n)
+}
+
 // NodeSigners are the private keys of a node.
 type NodeSigners struct{ Identity, Vote, Cosigner, Log Signer }
 
-// SignNode fills in the record's keys and signatures.
+// SignNode fills in the keys and signatures of a founding record.
 func SignNode(n NodeRecord, keys NodeSigners) (NodeRecord, error) {
+	n = n.with(keys)
+	return n.sign(n.message(), keys)
+}
+
+// SignRotation fills in the keys and signatures of a later record.
+func SignRotation(genesis Hash, n NodeRecord, keys NodeSigners) (NodeRecord, error) {
+	n = n.with(keys)
+	return n.sign(n.rotation(genesis), keys)
+}
+
+func (n NodeRecord) with(keys NodeSigners) NodeRecord {
 	n.Identity = NewIdentity(keys.Identity.Public())
 	n.VoteKey, n.CosignerKey, n.LogKey = keys.Vote.Public(), keys.Cosigner.Public(), keys.Log.Public()
-	message := n.message()
+	return n
+}
+
+func (n NodeRecord) sign(message []byte, keys NodeSigners) (NodeRecord, error) {
 	for _, s := range []struct {
 		signer Signer
 		into   *Signature
@@ -32,13 +55,18 @@ func SignNode(n NodeRecord, keys NodeSigners) (NodeRecord, error) {
 	return n, nil
 }
 
-// Check verifies the record's keys and its four signatures.
-func (n NodeRecord) Check() error {
+// Check verifies the keys and the four signatures of a founding record.
+func (n NodeRecord) Check() error { return n.check(n.message()) }
+
+// CheckRotation verifies the keys and the four signatures of a later record.
+func (n NodeRecord) CheckRotation(genesis Hash) error { return n.check(n.rotation(genesis)) }
+
+func (n NodeRecord) check(message []byte) error {
 	identity, err := n.Identity.Key()
 	if err != nil {
 		return err
 	}
-	message, used := n.message(), map[PublicKey]bool{}
+	used := map[PublicKey]bool{}
 	for _, s := range []struct {
 		what      string
 		key       PublicKey

@@ -123,12 +123,12 @@ func (n *Network) Renew(t testing.TB, i int) (*Network, *record.KeyRotateLeaf) {
 	for name, signer := range map[string]*record.Signer{"vote": &node.Signers.Vote, "cosigner": &node.Signers.Cosigner, "log": &node.Signers.Log} {
 		*signer = NewSigner(fmt.Sprintf("%s %s %d", node.Record.Operator, name, seq))
 	}
-	signed, err := record.SignNode(record.NodeRecord{Operator: node.Record.Operator, Platforms: node.Record.Platforms, Seq: seq}, node.Signers)
+	signed, err := record.SignRotation(n.Network.Genesis, record.NodeRecord{Operator: node.Record.Operator, Platforms: node.Record.Platforms, Seq: seq}, node.Signers)
 	if err != nil {
 		t.Fatal(err)
 	}
 	node.Record = signed
-	if renewed.Set, err = n.Set.Rotate(signed); err != nil {
+	if renewed.Set, err = n.Set.Rotate(n.Network.Genesis, signed); err != nil {
 		t.Fatal(err)
 	}
 	return &renewed, &record.KeyRotateLeaf{Record: signed}

@@ -17,7 +17,7 @@ func (p *Pool) rotate(later record.NodeRecord) (bool, error) {
 	if known, ok := p.rotations[later.Identity]; later.Seq <= node.Seq || (ok && known.Seq >= later.Seq) {
 		return false, nil
 	}
-	if err := later.Check(); err != nil {
+	if err := later.CheckRotation(p.view.Network().Genesis); err != nil {
 		return false, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	if p.view.UsedKey(later.VoteKey) || later.Operator != node.Operator {
