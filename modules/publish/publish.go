@@ -568,6 +568,11 @@ func (m *Member) driveAttempt(ctx context.Context, running *sync.WaitGroup, a *l
 		m.vote(a, statement, salt)
 		return
 	}
+	// A commit that the chain holds and the vote file does not was made before the
+	// file was set back: another result must not follow it.
+	if _, committed := a.Committed(m.Identity); committed {
+		return
+	}
 	if a.Open(m.chain.Time()) {
 		m.start(ctx, running, buildKey(a.ID), classBuild, func(ctx context.Context) error { return m.build(ctx, a) })
 	}

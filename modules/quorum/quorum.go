@@ -277,7 +277,8 @@ type loop struct {
 
 	fence   *fence.Fence
 	kept    bool // why the fence is shut stands in the vote file
-	voting  bool // the fence is open, and the machine votes
+	voting  bool // the fence is open, and the machine votes unless the vote file is ahead
+	ahead   bool // the vote file is of a later height than the machine's
 	started map[record.Identity]start
 	ticked  time.Time // of the last tick, to find a clock that jumped
 
@@ -343,7 +344,7 @@ func (s *Service) Serve(ctx context.Context) error {
 		case timeout := <-l.timers:
 			l.step(timeout)
 		case <-grown:
-			l.start()
+			l.grew()
 		case <-tick.C:
 			l.tick()
 			l.lookForWork() // also when messages never stop coming
@@ -378,6 +379,14 @@ func (l *loop) start() {
 	}
 }
 
+// grew follows a chain that grew: a member that waits for it may vote now.
+func (l *loop) grew() {
+	l.start()
+	if !l.voting {
+		l.reconsider()
+	}
+}
+
 // begin starts the machine on a height, or again on its own.
 func (l *loop) begin(height int64, again bool) {
 	records, err := l.file.Load(height)
@@ -405,7 +414,11 @@ func (l *loop) begin(height int64, again bool) {
 	l.fence.Sets(set)
 	// A chain that is behind its vote file was restored or has yet to catch up:
 	// it follows until it is where this node voted last.
-	l.step(order.Start{Height: height, Set: set, Records: records, Fenced: !l.voting || highest.Height > height, Again: again})
+	l.ahead = highest.Height > height
+	// Said before the height begins: a proposer that learns of its work later has
+	// declined its round by then.
+	l.look()
+	l.step(order.Start{Height: height, Set: set, Records: records, Fenced: !l.voting || l.ahead, Again: again})
 }
 
 // step gives the machine an event and performs what it wants, in order. Events
@@ -460,6 +473,7 @@ func (l *loop) perform(action order.Action) {
 		l.Log.Error("the order machine met a fault", "error", action.Err)
 		if errors.Is(action.Err, order.ErrForeign) {
 			l.fence.Shut(action.Err)
+			l.reconsider() // the reason is durable before anything else happens
 		}
 	case order.PeerBehind, order.PeerAhead:
 		// Both sides follow each other's chain over streams of their own.
@@ -526,21 +540,27 @@ func (l *loop) add(part record.Part) error {
 // again by their members.
 const maxEarly = 256
 
-// lookForWork tells the machine whether there is a block to propose.
+// lookForWork tells the machine whether there is a block to propose, and
+// proposes it where it is asked for.
 func (l *loop) lookForWork() {
 	l.dirty = false
+	if l.look() && l.asked != nil {
+		l.propose()
+	}
+}
+
+// look tells the machine whether there is a block to propose.
+func (l *loop) look() (pending bool) {
 	block, err := l.block()
 	if err != nil {
 		l.Log.Error("cannot build a block", "error", err)
-		return
+		return false
 	}
-	if pending := block != nil; pending != l.pending {
+	if pending = block != nil; pending != l.pending {
 		l.pending = pending
 		l.step(order.Pending{Pending: pending})
 	}
-	if block != nil && l.asked != nil {
-		l.propose()
-	}
+	return pending
 }
 
 // block is what this node would propose now, nil if nothing.

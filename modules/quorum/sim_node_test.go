@@ -367,7 +367,7 @@ func (n *simNode) adopt(data []byte) {
 	if err != nil || n.chain.Append(certified) != nil {
 		return
 	}
-	n.loop.start()
+	n.loop.grew()
 }
 
 // rekey is what an operator does in the good time about a member that shut

@@ -63,7 +63,8 @@ func (l *loop) ask() {
 	}
 }
 
-// recallOwn holds the vote file to what the chain says of this member.
+// recallOwn holds the vote file to what the chain says of this member: at a start,
+// and while the chain comes up to those of the others.
 func (l *loop) recallOwn() {
 	attempts, err := l.chain.Attempts()
 	if err != nil {
@@ -119,7 +120,7 @@ func (l *loop) recollect(from record.Identity, data []byte) {
 		l.fatal = fmt.Errorf("write the vote file: %w", err)
 		return
 	}
-	answer := record.Recollection{Incarnation: kept, Nonce: asks.Nonce, Commits: l.pool.CommitsOf(from, record.MaxRecalledCommits)}
+	answer := record.Recollection{Height: l.chain.Height(), Incarnation: kept, Nonce: asks.Nonce, Commits: l.pool.CommitsOf(from, record.MaxRecalledCommits)}
 	recalled, proposals := l.machine.Recall(from)
 	// The newest count most; a member that needed more rounds than these has been
 	// heard by others too.
@@ -167,6 +168,9 @@ func (l *loop) reconsider() {
 	if err := l.chain.Halted(); err != nil {
 		l.fence.Shut(err)
 	}
+	if l.fence.Open() && !l.voting {
+		l.recallOwn() // the chain may have come up only now
+	}
 	// A reason that is not kept would be forgotten with the next start, whose
 	// number nobody knows.
 	if reason := l.fence.Reason(); reason != nil && l.chain.Halted() == nil && !l.kept {
@@ -189,7 +193,7 @@ func (l *loop) reconsider() {
 
 // tell publishes this member's standing, and logs a reason once.
 func (l *loop) tell(open bool) {
-	now := Standing{Voting: open}
+	now := Standing{Voting: open && !l.ahead}
 	node, member := l.chain.Set().Node(l.Identity)
 	switch {
 	case errors.Is(l.fence.Reason(), fence.ErrSetBack):
@@ -202,6 +206,10 @@ func (l *loop) tell(open bool) {
 		now = Standing{Reason: `the keys of this node were replaced by later ones; restore those, or stop this node and run "pyrsia node rekey"`}
 	case node.VoteKey != l.Signers.Vote.Public():
 		now = Standing{Reason: "the new keys of this node wait to be put on the chain by the other members"}
+	case l.ahead:
+		now.Reason = `its vote file is ahead of its chain; it votes once the chain has caught up, and in a network that was founded anew after "pyrsia node rekey"`
+	case !open && l.fence.Behind():
+		now.Reason = "its chain is behind those of the other members; it votes once it has caught up"
 	case !open:
 		answers, need := l.fence.Answered()
 		now.Reason = fmt.Sprintf("asking the other members what this node voted before: %d answered, at least %d needed", answers, need)

@@ -218,6 +218,7 @@ func recollection(t testing.TB, s *story) record.Recollection {
 	byVotes, byProposals, _ := offences(t, s)
 	return record.Recollection{
 		Commits:     []record.CommitPart{{Attempt: s.id, Commit: s.votes.Commit(0)}},
+		Height:      3,
 		Incarnation: incarnation(t, s), Nonce: record.Digest([]byte("nonce")),
 		Proposals: byProposals.Proposals[:1], Votes: byVotes.Votes[:1],
 	}

@@ -39,6 +39,7 @@ func (i Incarnation) Check(genesis Hash, key PublicKey) error {
 // is signed by the one who asks, so that nobody can make up a past for it.
 type Recollection struct {
 	Commits     []CommitPart `json:"commits"`     // of attempts that are not over
+	Height      int64        `json:"height"`      // of the teller's chain
 	Incarnation Incarnation  `json:"incarnation"` // the highest that was ever heard
 	Nonce       Hash         `json:"nonce"`       // of the incarnation that asked
 	Proposals   []Proposal   `json:"proposals"`   // of the height that is worked on, without lock

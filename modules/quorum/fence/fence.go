@@ -14,7 +14,10 @@
 // A member whose file was set back signs nothing any more, with no end but new
 // keys (pyrsia node rekey). One that others have nothing against votes once all
 // of them have answered, or, after some patience, Q-1 of them: with fewer there
-// is no quorum to vote in. What is lost and was heard by nobody that answers is
+// is no quorum to vote in. And its chain must have come up to the height that
+// they are at: others recollect the votes of the height that they work on, and in
+// those below it could contradict itself. Who told of a height that does not
+// come is not waited for any longer than the chain stands still. What is lost and was heard by nobody that answers is
 // not found; docs/protocol.md states that bound.
 //
 // Everything here is pure: no socket, clock or goroutine. The vote file comes as
@@ -35,6 +38,10 @@ var ErrSetBack = errors.New("the vote file of this node is older than what its k
 // Patience is how many ticks a member waits for all others before Q-1 answers
 // are enough.
 const Patience = 3
+
+// Standstill is how many ticks a member whose chain does not grow waits for a
+// height that others told it of.
+const Standstill = 15
 
 // File is what is read of the vote file.
 type File interface {
@@ -63,6 +70,9 @@ type Fence struct {
 	set      *record.Set
 	answered map[record.Identity]bool
 	ticks    int
+	told     int64 // the highest height of the others' chains
+	closed   int64 // the height of this member's chain at the last tick
+	still    int   // ticks since it grew
 	open     bool
 	reason   error
 }
@@ -81,7 +91,7 @@ func (f *Fence) Question() record.Incarnation { return f.own }
 // Again asks everybody anew, with a later start's incarnation: the clock showed
 // that time was lost.
 func (f *Fence) Again(own record.Incarnation) {
-	f.own, f.ticks, f.open = own, 0, false
+	f.own, f.ticks, f.still, f.told, f.open = own, 0, 0, 0, false
 	clear(f.answered)
 }
 
@@ -91,6 +101,10 @@ func (f *Fence) Sets(set *record.Set) { f.set = set }
 // Tick counts time, and lists who is to be asked again.
 func (f *Fence) Tick() (ask []record.Identity) {
 	f.ticks++
+	f.still++
+	if closed := f.cfg.Closed(); closed > f.closed {
+		f.closed, f.still = closed, 0
+	}
 	for i := range f.set.Nodes {
 		if id := f.set.Nodes[i].Identity; id != f.cfg.Self && !f.answered[id] {
 			ask = append(ask, id)
@@ -116,9 +130,14 @@ func (f *Fence) Open() bool {
 			}
 		}
 	}
-	f.open = answers == others || answers >= f.set.Quorum()-1 && f.ticks >= Patience
+	enough := answers == others || answers >= f.set.Quorum()-1 && f.ticks >= Patience
+	f.open = enough && !f.Behind()
 	return f.open
 }
+
+// Behind tells whether this member's chain has yet to come up to those of the
+// others.
+func (f *Fence) Behind() bool { return f.cfg.Closed() < f.told && f.still < Standstill }
 
 // Answered is how many members answered, and how many are needed at the least.
 func (f *Fence) Answered() (answers, need int) { return len(f.answered), f.set.Quorum() - 1 }
@@ -162,6 +181,7 @@ func (f *Fence) Answer(from record.Identity, r record.Recollection) error {
 		}
 	}
 	f.answered[from] = true
+	f.told = max(f.told, r.Height)
 	return nil
 }
 
