@@ -97,10 +97,10 @@ type NodeRecord struct {
 }
 
 // Keys are the public keys of a record, the identity's last; that one is left
-// out where the identity is malformed.
+// out where the identity is malformed. They are not checked.
 func (n *NodeRecord) Keys() []PublicKey {
 	keys := []PublicKey{n.VoteKey, n.CosignerKey, n.LogKey}
-	if identity, err := n.Identity.Key(); err == nil {
+	if identity, err := n.Identity.decode(); err == nil {
 		keys = append(keys, identity)
 	}
 	return keys
