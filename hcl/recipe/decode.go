@@ -406,13 +406,14 @@ func (d *decoder) outputs(c content, of artifact.PURL) []record.Output {
 	seen := map[string]hcl.Range{}
 	for _, block := range c.blocks["output"] {
 		o := d.output(block, of)
-		key := string(o.Package) + "#" + o.File
+		key := artifact.Name{Package: o.Package, File: o.File}.String()
 		if first, twice := seen[key]; twice {
 			d.fail(block.DefRange, "Output twice", "%q of this package is also on line %d.", o.File, first.Start.Line)
 		}
 		seen[key] = block.DefRange
 		outputs = append(outputs, o)
 	}
+	d.overlaps(outputs, seen)
 	if len(outputs) > maxOutputs {
 		d.fail(c.at, "Too many outputs", "A recipe publishes at most %d files, this one has %d.", maxOutputs, len(outputs))
 	}
@@ -420,6 +421,19 @@ func (d *decoder) outputs(c content, of artifact.PURL) []record.Output {
 		return strings.Compare(string(a.Package)+"#"+a.File, string(b.Package)+"#"+b.File)
 	})
 	return outputs
+}
+
+// overlaps refuses outputs that a family of the same recipe holds too, as the
+// network does. at is where each output stands, by its name.
+func (d *decoder) overlaps(outputs []record.Output, at map[string]hcl.Range) {
+	names := make([]artifact.Name, 0, len(outputs))
+	for _, o := range outputs {
+		names = append(names, artifact.Name{Package: o.Package, File: o.File})
+	}
+	for _, o := range artifact.Overlaps(names) {
+		beginning, _ := o.Family.Family()
+		d.fail(at[o.Other.String()], "Outputs overlap", "Output %q on line %d publishes all that begins with %q, so %q too. Leave that in the first one's folder and remove this output, or let one of the two names begin differently.", o.Family.File, at[o.Family.String()].Start.Line, beginning, o.Other.File)
+	}
 }
 
 func (d *decoder) output(block *hcl.Block, of artifact.PURL) record.Output {

@@ -6,9 +6,11 @@
 package artifact
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -124,6 +126,44 @@ func (n Name) Families() (families []Name) {
 		}
 	}
 	return families
+}
+
+// Overlap is a family and another name that it holds too: a file's, or that of a
+// family within it.
+type Overlap struct{ Family, Other Name }
+
+// Overlaps finds the names that a family among them holds too, each with the
+// widest such family. One file could then be published by two names. A name that
+// is there twice is no overlap.
+func Overlaps(names []Name) (overlaps []Overlap) {
+	type beginning struct {
+		name   Name
+		file   string // without the star of a family
+		family bool
+	}
+	sorted := make([]beginning, 0, len(names))
+	for _, name := range names {
+		file, family := name.Family()
+		if !family {
+			file = name.File
+		}
+		sorted = append(sorted, beginning{name, file, family})
+	}
+	// So all that a family holds follows it, and one look at each name will do.
+	slices.SortFunc(sorted, func(a, b beginning) int {
+		return cmp.Or(cmp.Compare(a.name.Package, b.name.Package), cmp.Compare(a.file, b.file), -cmp.Compare(len(a.name.File), len(b.name.File)))
+	})
+	var widest beginning
+	for _, b := range sorted {
+		held := widest.family && b.name.Package == widest.name.Package && strings.HasPrefix(b.file, widest.file)
+		switch {
+		case held && b.name != widest.name:
+			overlaps = append(overlaps, Overlap{Family: widest.name, Other: b.name})
+		case !held && b.family:
+			widest = b
+		}
+	}
+	return overlaps
 }
 
 // CheckFile tells whether a file name is relative, clean and printable: what

@@ -2,6 +2,8 @@ package artifact
 
 import (
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -173,4 +175,75 @@ func FuzzMavenFolderName(f *testing.F) {
 			t.Errorf("%q is read as %s: %v", path, name, err)
 		}
 	})
+}
+
+// TestOverlaps: a family holds what begins like it in its own package.
+func TestOverlaps(t *testing.T) {
+	for _, test := range []struct{ files, want []string }{
+		{nil, nil},
+		{[]string{"a", "a-*", "a.jar", "ab-*", "b"}, nil},
+		{[]string{"a-b.jar", "a-*"}, []string{"a-* a-b.jar"}},
+		{[]string{"a-", "a-*"}, []string{"a-* a-"}},
+		{[]string{"a-!", "a-*", "a-b"}, []string{"a-* a-!", "a-* a-b"}},
+		{[]string{"a-b-c", "a-b-*", "a-*", "b-*", "b-c"}, []string{"a-* a-b-*", "a-* a-b-c", "b-* b-c"}},
+		{[]string{"a-*", "a-*", "a", "a"}, nil},
+		{[]string{"a*", "ab", "*", "a-*-*"}, nil}, // no families
+	} {
+		var names []Name
+		for _, file := range test.files {
+			names = append(names, Name{File: file, Package: "pkg:generic/x@1"}, Name{File: "other-" + file, Package: "pkg:generic/x@10"})
+		}
+		names = append(names, Name{File: "a-b.jar", Package: "pkg:generic/x@2"})
+		var got []string
+		for _, o := range Overlaps(names) {
+			if o.Family.Package == "pkg:generic/x@1" {
+				got = append(got, o.Family.File+" "+o.Other.File)
+			}
+			if o.Family.Package != o.Other.Package {
+				t.Errorf("%q: %v", test.files, o)
+			}
+		}
+		if !slices.Equal(got, test.want) {
+			t.Errorf("%q: %q, want %q", test.files, got, test.want)
+		}
+	}
+}
+
+// FuzzOverlaps holds the one walk to the definition, for each pair of names.
+func FuzzOverlaps(f *testing.F) {
+	f.Add("a-*\na-b.jar\na-b-*\na-")
+	f.Add("a.b-*\na.*\na.b\na/*")
+	f.Fuzz(func(t *testing.T, files string) {
+		var names []Name
+		overlapping := map[Name]bool{}
+		for _, file := range strings.Split(files, "\n") {
+			names = append(names, Name{File: file, Package: "pkg:generic/x@1"})
+		}
+		for _, name := range names {
+			for _, family := range name.Families() {
+				if _, ok := family.Family(); ok && family != name && slices.Contains(names, family) {
+					overlapping[name] = true
+				}
+			}
+		}
+		found := map[Name]bool{}
+		for _, o := range Overlaps(names) {
+			found[o.Other] = true
+		}
+		if fmt.Sprint(found) != fmt.Sprint(overlapping) {
+			t.Errorf("%q: %v, want %v", files, found, overlapping)
+		}
+	})
+}
+
+// BenchmarkOverlaps has the most names that a leaf can hold, one within the other.
+func BenchmarkOverlaps(b *testing.B) {
+	var names []Name
+	for i, left := 1, 42_000; left > 0; i++ {
+		name := Name{File: strings.Repeat("-", i) + "*", Package: "pkg:generic/x@1"}
+		names, left = append(names, name), left-len(name.File)
+	}
+	for b.Loop() {
+		Overlaps(names)
+	}
 }

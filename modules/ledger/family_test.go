@@ -24,6 +24,31 @@ func TestFamilyNames(t *testing.T) {
 	}
 }
 
+// TestFamilyOverlap: no name of a recipe is held by a family of the same recipe.
+// A file of both could be published as either, and nodes that choose differently
+// would take different blocks.
+func TestFamilyOverlap(t *testing.T) {
+	for _, test := range []struct {
+		files []string // sorted
+		want  string
+	}{
+		{[]string{"a-*", "a-b.jar"}, "a-b.jar and the family " + string(pkg) + "#a-*"},
+		{[]string{"a-*", "a-b-*"}, "a-b-* and the family " + string(pkg) + "#a-*"},
+		{[]string{"a-!", "a-*"}, "a-! and the family " + string(pkg) + "#a-*"},
+		{[]string{"a-", "a-*"}, "a- and the family " + string(pkg) + "#a-*"},
+		{[]string{"a-*", "a-1.pom", "a.jar"}, "a-1.pom and the family " + string(pkg) + "#a-*"},
+		{[]string{"a-*", "a.*"}, ""},
+		{[]string{"a", "a-*", "a.jar", "ab-*"}, ""},
+	} {
+		w := at(t, "fresh")
+		change := w.change(pkg, test.files...)
+		err := w.c.Validate(w.Force(t, w.c, w.Endorse(w.c, change)), w.Now(w.c))
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%q: %v, want %q", test.files, err, test.want)
+		}
+	}
+}
+
 // TestFamilyOwners: of two recipes neither may take a name that the other's
 // family has, in whatever order they come.
 func TestFamilyOwners(t *testing.T) {

@@ -139,6 +139,9 @@ func checkNames(names []artifact.Name) error {
 			return fmt.Errorf("%w: files are not sorted, one each", errRule)
 		}
 	}
+	for _, o := range artifact.Overlaps(names) {
+		return fmt.Errorf("%w: %s and the family %s hold the same names", errRule, o.Other, o.Family)
+	}
 	return nil
 }
 
@@ -496,7 +499,7 @@ func (r *Rules) names(a *Attempt, index int64, subjects []record.Subject) error 
 }
 
 // claimOn is the name among a recipe's by which it publishes a file: the file's
-// own, or a family's.
+// own, or a family's. There is one at the most, since checkNames lets none overlap.
 func claimOn(name artifact.Name, claims map[artifact.Name]bool) (artifact.Name, bool) {
 	for _, candidate := range append(name.Families(), name) {
 		if claims[candidate] {
