@@ -142,6 +142,14 @@ func FuzzDecodeBundle(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
+	n := tell(f).network
+	for _, height := range []int64{-1, 0, 1, 1<<53 - 1} {
+		leaf := n.Votes(f, record.Hash{1}, oneFile()).Publish()[0]
+		f.Add(bundleOf(f, n, leaf, headerOfHeight(n, height)).Encode())
+	}
+	if record.Digest(genesis) != n.Network.Genesis {
+		f.Fatal("the seeds are of another network")
+	}
 	published := chaintest.Describe([]byte("a jar"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		bundle, err := record.DecodeBundle(data)

@@ -276,6 +276,11 @@ func openHeader(signed *SignedCheckpoint, proven ProvenLeaf) (*Header, error) {
 	if !ok {
 		return nil, fmt.Errorf("proof: %w: leaf %d is no header", ErrMalformed, proven.Index)
 	}
+	// The genesis stands alone at height 0 and has no header, so every set that
+	// counts since then is older than any header.
+	if header.Height < 1 {
+		return nil, fmt.Errorf("proof: %w: a header of height %d", ErrMalformed, header.Height)
+	}
 	return header, nil
 }
 

@@ -156,23 +156,29 @@ func TestVerifyBundleCountsSignatures(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			n := chaintest.New(t, 4)
-			c := n.Chain(t)
-			block := n.Force(t, c, test.leaf(t, n))
-			certified := n.Certify(t, c, block)
-			bundle := record.Bundle{Index: 1, Note: certified.Note()}
-			var frontier record.Frontier
-			tree := append([][]byte{n.GenesisLeaf}, block.Leaves...)
-			for _, leaf := range tree {
-				frontier.Append(record.LeafHash(leaf))
-			}
-			bundle.Extra.Genesis, bundle.Extra.Leaf, bundle.Proof = n.GenesisLeaf, tree[1], proveTree(t, tree, 1)
-			bundle.Extra.Header = record.ProvenLeaf{Index: 2, Leaf: tree[2], Proof: proveTree(t, tree, 2)}
-			bundle.Extra.Last = bundle.Extra.Header
+			bundle := bundleOf(t, n, test.leaf(t, n))
 			verdict, err := record.VerifyBundle(bundle.Encode(), n.Network.Genesis, oneFile()[0].Descriptor())
 			if verdict != nil || err == nil || !strings.Contains(err.Error(), test.want) {
 				t.Errorf("verdict %+v, error %v, want %q", verdict, err, test.want)
 			}
 		})
+	}
+}
+
+// TestVerifyBundleHeights: a header is of a height above the genesis'. A quorum of
+// liars certified others; a verifier that follows them finds no set.
+func TestVerifyBundleHeights(t *testing.T) {
+	for height, want := range map[int64]string{1: "", 2: "", 0: "a header of height 0", -1: "a header of height -1", -1<<53 + 1: "a header of height -9007199254740991"} {
+		n := chaintest.New(t, 4)
+		leaf := n.Votes(t, record.Hash{1}, oneFile()).Publish()[0]
+		bundle := bundleOf(t, n, leaf, headerOfHeight(n, height))
+		verdict, err := record.VerifyBundle(bundle.Encode(), n.Network.Genesis, oneFile()[0].Descriptor())
+		if want == "" && err == nil {
+			continue
+		}
+		if verdict != nil || want == "" || !errors.Is(err, record.ErrMalformed) || !strings.Contains(err.Error(), want) {
+			t.Errorf("height %d: verdict %+v, error %v, want %q", height, verdict, err, want)
+		}
 	}
 }
 
