@@ -233,10 +233,15 @@ func (n *Node) compare(ctx context.Context, peer record.Identity) {
 	if differs > n.chain.Height() {
 		return // its next block is wrong by itself
 	}
-	if data, err := n.blockOf(ctx, peer, differs); err == nil {
-		if _, err := n.chain.Compare(differs, data); errors.Is(err, chain.ErrForked) {
-			n.log.Error("halted", "error", err)
-		}
+	data, err := n.blockOf(ctx, peer, differs)
+	if err != nil {
+		return
+	}
+	switch _, err := n.chain.Compare(differs, data); {
+	case errors.Is(err, chain.ErrForked):
+		n.log.Error("halted", "error", err)
+	case errors.Is(err, chain.ErrBelowPin):
+		n.log.Warn("a peer follows another branch", "peer", n.label(peer), "error", err)
 	}
 }
 

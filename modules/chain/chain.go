@@ -206,7 +206,7 @@ func (c *Chain) checkPin(before, after record.Frontier) error {
 	if after.Size == c.pin.Size && after.Root() == c.pin.Root {
 		return nil
 	}
-	return fmt.Errorf("%w: %w: at size %d", ErrInvalid, ErrPinned, c.pin.Size)
+	return fmt.Errorf("%w: %w: at size %d; if the blocks of all peers are refused so, this node itself is on another branch: move its chain file away, and it syncs again", ErrInvalid, ErrPinned, c.pin.Size)
 }
 
 // appendLeaf stores a leaf and the tree's hashes that it completes.

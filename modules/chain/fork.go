@@ -14,6 +14,10 @@ import (
 // (docs/protocol.md, "Two certified blocks of one height").
 var ErrForked = errors.New("the log is forked")
 
+// ErrBelowPin says of another node's certified block that it is not this chain's,
+// at a height that the pinned checkpoint decides.
+var ErrBelowPin = errors.New("it is another block than here, and the pinned checkpoint decides between them")
+
 var forkKey = []byte("fork") // in bucketMeta
 
 // Fork is two certified blocks of one height, with the same blocks before them.
@@ -46,8 +50,9 @@ func (c *Chain) Halted() error {
 // Compare holds another node's certified block of a height that this chain has
 // to its own. same tells whether it is the same block. A block that is certified
 // and is another one, after the same blocks, is a *Fork: the chain halts, durably
-// before Compare returns it. Any other error says that the block is not what
-// follows the block before it here.
+// before Compare returns it; but at or below a pinned checkpoint it is just wrong,
+// ErrBelowPin. Any other error says that the block is not what follows the block
+// before it here.
 func (c *Chain) Compare(height int64, data []byte) (same bool, err error) {
 	set, before, err := c.before(height)
 	if err != nil {
@@ -67,6 +72,11 @@ func (c *Chain) Compare(height int64, data []byte) (same bool, err error) {
 	}
 	if own.Checkpoint().Checkpoint == theirs.Checkpoint().Checkpoint {
 		return true, nil
+	}
+	// Keys that were stolen after their time certify old blocks as well as ever. A
+	// pin is there to hold against them, so they must not halt who has one.
+	if own.Checkpoint().Size <= c.pin.Size {
+		return false, fmt.Errorf("block %d: %w", height, ErrBelowPin)
 	}
 	fork := &Fork{Height: height, Ours: ours, Theirs: data}
 	for _, a := range own.Checkpoint().Cosignatures {

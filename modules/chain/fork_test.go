@@ -11,6 +11,7 @@ import (
 	"github.com/pyrsia/appliance/modules/chain/chaintest"
 	"github.com/pyrsia/appliance/modules/ledger"
 	"github.com/pyrsia/appliance/modules/record"
+	"golang.org/x/mod/sumdb/tlog"
 )
 
 // forked are two chains of one network with equal blocks up to a height, and
@@ -77,6 +78,41 @@ func TestFork(t *testing.T) {
 			t.Errorf("check: %v", err)
 		}
 		ours = n.Open(t, backend) // and so it is after a restart
+	}
+}
+
+// TestForkBelowPin: a pinned checkpoint decides the heights up to its own, so that
+// keys that were stolen after their time halt nothing with an old block.
+func TestForkBelowPin(t *testing.T) {
+	for name, test := range map[string]struct {
+		pin    int64 // the height whose end is pinned
+		beyond int64 // leaves after that
+		halts  bool
+	}{
+		"at the block before": {pin: 3, halts: true},
+		"at the block":        {pin: 4},
+		"at the next block":   {pin: 5},
+		"not reached yet":     {pin: 5, beyond: 10},
+	} {
+		_, ours, theirs, _ := forked(t, 3)
+		size := test.pin + 1 // these blocks hold nothing but a header
+		root, err := tlog.TreeHash(size, ours)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ours.Pin(record.Checkpoint{Origin: ours.Network().Origin(), Size: size + test.beyond, Root: record.Hash(root)}); err != nil {
+			t.Fatal(err)
+		}
+		if same, err := ours.Compare(3, block(t, theirs, 3)); !same || err != nil {
+			t.Errorf("%s: the block before: %v, %v", name, same, err)
+		}
+		same, err := ours.Compare(4, block(t, theirs, 4))
+		if same || errors.Is(err, chain.ErrForked) != test.halts || errors.Is(err, chain.ErrBelowPin) == test.halts {
+			t.Errorf("%s: %v, %v", name, same, err)
+		}
+		if (ours.Halted() != nil) != test.halts {
+			t.Errorf("%s: halted: %v", name, ours.Halted())
+		}
 	}
 }
 
