@@ -540,6 +540,62 @@ func TestCheck(t *testing.T) {
 	}
 }
 
+// overtaken is a backend in which something else comes first, once.
+type overtaken struct {
+	*chaintest.Memory
+	first func()
+}
+
+func (o *overtaken) View(read func(ledger.Reader) error) error {
+	if first := o.first; first != nil {
+		o.first = nil
+		first()
+	}
+	return o.Memory.View(read)
+}
+
+// TestCheckOvertaken: what is written when Check has seen all blocks, and not yet
+// the state, makes no damage of a good file.
+func TestCheckOvertaken(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(t *testing.T, n *chaintest.Network, c *chain.Chain)
+		want   error
+	}{
+		"nothing": {change: func(*testing.T, *chaintest.Network, *chain.Chain) {}},
+		"a block": {change: func(t *testing.T, n *chaintest.Network, c *chain.Chain) { n.Append(t, c) }},
+		"signatures that are checked": {change: func(t *testing.T, _ *chaintest.Network, c *chain.Chain) {
+			if err := c.CheckSignatures(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}},
+		"a fork": {change: func(t *testing.T, n *chaintest.Network, c *chain.Chain) {
+			theirs := n.Chain(t)
+			other := n.ProposeAt(t, theirs, n.Now(theirs).Add(time.Minute))
+			if _, err := c.Compare(1, n.Certify(t, theirs, other).Encode()); !errors.Is(err, chain.ErrForked) {
+				t.Error(err)
+			}
+		}, want: chain.ErrForked},
+	} {
+		n, backend := chaintest.New(t, 3), &overtaken{Memory: new(chaintest.Memory)}
+		source, c := n.Chain(t), n.Open(t, backend)
+		for range 3 {
+			n.Append(t, source)
+		}
+		// As of so much later that the leaves' signatures are left to check.
+		if _, err := c.Adopt(wire(t, source, 1), n.Now(source).Add(2*chain.History)); err != nil || c.Signed() != 0 {
+			t.Fatalf("%v, signatures up to %d are checked", err, c.Signed())
+		}
+		err := c.Check(t.Context(), func(done, all int64) {
+			if done == all {
+				backend.first = func() { test.change(t, n, c) }
+			}
+		})
+		if !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", name, err, test.want)
+		}
+	}
+}
+
 func TestOtherVersion(t *testing.T) {
 	n, memory := chaintest.New(t, 3), new(chaintest.Memory)
 	n.Append(t, n.Open(t, memory))

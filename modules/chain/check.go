@@ -77,13 +77,32 @@ func (c *Chain) Check(ctx context.Context, report func(done, all int64)) error {
 			report(height, end.Height)
 		}
 	}
-	if fork := c.Halted(); fork != nil {
-		return fork
+	err = c.backend.View(func(r ledger.Reader) error { return replay.head.holds(r, again) })
+	if err != nil {
+		return err
 	}
-	if c.Height() != end.Height {
+	return c.Halted()
+}
+
+// holds tells whether a reader holds the state at the head, as it was made again.
+// A block or a fork that came since is in the reader only, and is no damage: so
+// all of it is read in one transaction.
+func (h head) holds(r ledger.Reader, again *overlay) error {
+	var stored head
+	if err := ledger.GetJSON(r, bucketMeta, headKey, &stored); err != nil {
+		return fmt.Errorf("%w: its end: %w", ErrDamaged, err)
+	}
+	if stored.Height > h.Height || r.Get(bucketMeta, forkKey) != nil {
 		return nil // the state moved on; what stands in blocks was checked
 	}
-	return c.backend.View(func(r ledger.Reader) error { return again.equal(r) })
+	// How many signatures this node has checked by now is in no leaf.
+	if h.Signed = stored.Signed; h.Signed < 0 || h.Signed > h.Height {
+		return fmt.Errorf("%w: signatures are checked up to block %d of %d", ErrDamaged, h.Signed, h.Height)
+	}
+	if err := ledger.PutJSON(again, bucketMeta, headKey, h); err != nil {
+		return err
+	}
+	return again.equal(r)
 }
 
 func (c *Chain) replay(into *Chain, tx *overlay, height int64) error {
