@@ -50,9 +50,12 @@ type File struct {
 	Path      string        // of the bytes, in Job.Folder
 }
 
-// MaxFamily is how many files of a family's folder are published at the most: no
-// publication has more (docs/protocol.md, "Limits").
-const MaxFamily = 10_000
+// MaxFiles is how many files the commands may leave to publish: no publication has
+// more (docs/protocol.md, "Limits"). An engine takes no more out of a build.
+const MaxFiles = 10_000
+
+// ErrTooMany is a build's that left more.
+var ErrTooMany = fmt.Errorf("%w: the commands left more than %d files to publish", ErrFailed, MaxFiles)
 
 // FamilyMember is the name under which a family publishes a file that the commands
 // left in its folder. Its error wraps ErrFailed: nothing that is in the folder is

@@ -355,7 +355,7 @@ func (r *run) receive(x *export, solve func(client.ExportEntry) error) ([]build.
 	// A reader that gives up makes the export fail as well: its reason is the
 	// better one. Else what it says of a stream that broke off is worthless: an
 	// output that did not arrive is not one that the commands did not leave.
-	if err == nil || errors.Is(read.err, errTooLarge) {
+	if err == nil || errors.Is(read.err, errTooLarge) || errors.Is(read.err, build.ErrTooMany) {
 		err = read.err
 	}
 	if err != nil {

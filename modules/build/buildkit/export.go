@@ -32,15 +32,39 @@ type exported struct {
 
 const defaultOutputBytes = 16 << 30
 
-// errTooLarge ends an export from our side.
+// errTooLarge ends an export from our side, as build.ErrTooMany does.
 var errTooLarge = fmt.Errorf("%w: the outputs are larger than the recipe's limit of disk space", build.ErrFailed)
 
-// receive reads an exporter's tar stream into folder. want gives a member's
-// file name in folder, or "" to pass over it. Everything is synced on return.
-func receive(stream io.Reader, folder string, limit int64, want func(member string) string) (map[string]exported, error) {
-	if limit <= 0 {
-		limit = defaultOutputBytes
+// room is how much more an export may hold. Empty files take none of the bytes,
+// but each is a file to write and to sync.
+type room struct {
+	bytes int64
+	files int
+}
+
+func roomOf(recipe *record.Recipe) room {
+	r := room{bytes: recipe.Limits.Disk, files: build.MaxFiles}
+	if r.bytes <= 0 {
+		r.bytes = defaultOutputBytes
 	}
+	return r
+}
+
+// take is an error where a file of a size has no room.
+func (r *room) take(size int64) error {
+	if r.bytes -= size; r.bytes < 0 {
+		return errTooLarge
+	}
+	if r.files--; r.files < 0 {
+		return build.ErrTooMany
+	}
+	return nil
+}
+
+// receive reads an exporter's tar stream into folder, and stops before the first
+// file that has no room. want gives a member's file name in folder, or "" to pass
+// over it. Everything is synced on return.
+func receive(stream io.Reader, folder string, left room, want func(member string) string) (map[string]exported, error) {
 	files := map[string]exported{}
 	archive := tar.NewReader(stream)
 	for {
@@ -59,8 +83,8 @@ func receive(stream io.Reader, folder string, limit int64, want func(member stri
 		if _, twice := files[member]; twice {
 			return nil, fmt.Errorf("read BuildKit's export: %.200q is in it twice", member)
 		}
-		if limit -= h.Size; limit < 0 {
-			return nil, errTooLarge
+		if err := left.take(h.Size); err != nil {
+			return nil, err
 		}
 		file, err := store(archive, filepath.Join(folder, name))
 		if err != nil {
@@ -104,7 +128,7 @@ func outputFiles(stream io.Reader, job build.Job) ([]build.File, error) {
 		}
 		names[outputMember(i, o)] = "output-" + strconv.Itoa(i)
 	}
-	received, err := receive(stream, job.Folder, job.Recipe.Limits.Disk, func(member string) string {
+	received, err := receive(stream, job.Folder, roomOf(job.Recipe), func(member string) string {
 		if _, ok := families[path.Dir(member)]; ok {
 			members++
 			return "member-" + strconv.Itoa(members)
@@ -113,9 +137,6 @@ func outputFiles(stream io.Reader, job build.Job) ([]build.File, error) {
 	})
 	if err != nil {
 		return nil, err
-	}
-	if members > build.MaxFamily {
-		return nil, fmt.Errorf("%w: the commands left %d files to publish, the limit is %d", build.ErrFailed, members, build.MaxFamily)
 	}
 	var files []build.File
 	for i, o := range job.Recipe.Outputs {
@@ -163,7 +184,7 @@ const blobFolder = "blobs/sha256/"
 
 // imageFiles receives an image in OCI layout.
 func imageFiles(stream io.Reader, job build.Job) ([]build.File, error) {
-	received, err := receive(stream, job.Folder, job.Recipe.Limits.Disk, func(member string) string {
+	received, err := receive(stream, job.Folder, roomOf(job.Recipe), func(member string) string {
 		if member == ocispecs.ImageIndexFile {
 			return ocispecs.ImageIndexFile
 		}

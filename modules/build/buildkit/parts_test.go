@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"github.com/moby/buildkit/client"
@@ -136,6 +137,63 @@ func TestOutputFiles(t *testing.T) {
 	} {
 		if _, err := outputFiles(bytes.NewReader(data), exportJob(t, outputs...)); err == nil || errors.Is(err, build.ErrFailed) {
 			t.Errorf("%s: %v, want an error that is not the recipe's", name, err)
+		}
+	}
+}
+
+// TestReceiveEndsEarly: what has no room is not waited for, and not written. Empty
+// files take room too, links and folders do not, since nothing of them is kept.
+func TestReceiveEndsEarly(t *testing.T) {
+	file := func(name, content string) member { return member{name: name, content: content, kind: tar.TypeReg} }
+	for name, test := range map[string]struct {
+		members []member
+		want    error
+		kept    int
+	}{
+		"room for all": {[]member{
+			file("0/a", "a"), {name: "0/f/", kind: tar.TypeDir}, {name: "0/l", target: "a", kind: tar.TypeSymlink}, file("0/b", ""), file("0/c", "c"),
+		}, nil, 3},
+		"too many files": {[]member{file("0/a", ""), file("0/b", ""), file("0/c", ""), file("0/d", "")}, build.ErrTooMany, 3},
+		"too many bytes": {[]member{file("0/a", "12345"), file("0/b", "123456")}, errTooLarge, 1},
+	} {
+		folder := t.TempDir()
+		data := makeTar(t, test.members)
+		var stream io.Reader = bytes.NewReader(data)
+		if test.want != nil {
+			// More would come, if anybody asked for it.
+			stream = io.MultiReader(bytes.NewReader(data[:len(data)-1024]), iotest.ErrReader(errors.New("read on")))
+		}
+		_, err := receive(stream, folder, room{bytes: 10, files: 3}, func(member string) string { return strings.ReplaceAll(member, "/", "-") })
+		if !errors.Is(err, test.want) {
+			t.Errorf("%s: %v, want %v", name, err, test.want)
+		}
+		if left, _ := os.ReadDir(folder); len(left) != test.kept {
+			t.Errorf("%s: %d files are kept, want %d", name, len(left), test.kept)
+		}
+	}
+	if r := roomOf(exportJob(t).Recipe); r != (room{bytes: 1000, files: build.MaxFiles}) {
+		t.Errorf("a recipe's outputs have room %+v", r)
+	}
+}
+
+// TestReceiveSaysWhy: a reader that gives up breaks the export, and its reason is
+// what is told, not that the export broke.
+func TestReceiveSaysWhy(t *testing.T) {
+	for _, reason := range []error{errTooLarge, build.ErrTooMany} {
+		r := &run{plan: &plan{job: exportJob(t)}}
+		x := &export{read: func(io.Reader, build.Job) ([]build.File, error) { return nil, reason }}
+		_, err := r.receive(x, func(entry client.ExportEntry) error {
+			stream, err := entry.Output(nil)
+			if err != nil {
+				return err
+			}
+			if _, err := stream.Write([]byte("x")); err == nil {
+				t.Error("a reader that gave up takes more")
+			}
+			return errors.New("the export broke")
+		})
+		if err != reason {
+			t.Errorf("%v, want %v", err, reason)
 		}
 	}
 }

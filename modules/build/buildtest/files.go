@@ -141,6 +141,9 @@ func (out *outgoing) take(name artifact.Name, inside, what string) error {
 	if out.room -= size; out.room < 0 && out.job.Recipe.Limits.Disk > 0 {
 		return fmt.Errorf("%w: the outputs are larger than the recipe's limit of disk space", build.ErrFailed)
 	}
+	if len(out.files) == build.MaxFiles {
+		return build.ErrTooMany
+	}
 	f := build.File{Name: name, Path: filepath.Join(out.job.Folder, "output-"+strconv.Itoa(len(out.files)))}
 	out.files = append(out.files, f)
 	return copyOut(f.Path, out.root, inside)
@@ -163,11 +166,8 @@ func (out *outgoing) family(o record.Output, folder string) error {
 			return err
 		}
 	}
-	switch taken := len(out.files) - before; {
-	case taken == 0:
+	if len(out.files) == before {
 		return fmt.Errorf("%w: the commands left no file in %s, which the recipe publishes as %s", build.ErrFailed, o.Path, o.File)
-	case taken > build.MaxFamily:
-		return fmt.Errorf("%w: the commands left %d files to publish, the limit is %d", build.ErrFailed, taken, build.MaxFamily)
 	}
 	return nil
 }
