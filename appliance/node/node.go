@@ -17,7 +17,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -161,19 +160,48 @@ func (n *Node) isBuilder() bool { return n.config.Role == config.RoleBuild }
 // CreateKeys makes the keys of a new node in a folder, together with their
 // empty vote file.
 func CreateKeys(folder string) (*identity.Keys, error) {
-	return identity.Create(folder, votesbolt.Create)
+	return identity.Create(folder, createVotes)
+}
+
+// createVotes makes the vote file of new keys. It is bound to them before anybody
+// can find it: an empty file would bind to whatever key comes first, also to one
+// that a rekey has just retired.
+func createVotes(folder string, keys *identity.Keys) (err error) {
+	if err := votesbolt.Create(folder); err != nil {
+		return err
+	}
+	file, err := votesbolt.Open(folder)
+	if err != nil {
+		return err
+	}
+	return errors.Join(file.Bind(keys.Signers().Vote.Public()), file.Close())
 }
 
 func (n *Node) openKeys() (err error) {
 	folder := n.folder("keys")
-	if n.keys, err = identity.Load(folder); errors.Is(err, fs.ErrNotExist) {
-		n.keys, err = CreateKeys(folder)
-	}
-	if err != nil {
+	if n.keys, err = identity.LoadOrCreate(folder, createVotes); err != nil {
 		return err
+	}
+	if n.isBuilder() {
+		if err := n.openVotes(folder); err != nil {
+			return err
+		}
 	}
 	n.identity = n.keys.Identity()
 	return nil
+}
+
+// openVotes opens the vote file, whose lock keeps a rekey out, and only then reads
+// the keys that count.
+func (n *Node) openVotes(folder string) (err error) {
+	if n.votes, err = votesbolt.Open(folder); err != nil {
+		return err
+	}
+	n.closers = append(n.closers, n.votes.Close)
+	if n.keys, err = identity.Load(folder); err != nil {
+		return err
+	}
+	return n.votes.Bind(n.keys.Signers().Vote.Public())
 }
 
 func (n *Node) openChain() error {
@@ -326,13 +354,6 @@ func (n *Node) makeMember() error {
 		return nil
 	}
 	var err error
-	if n.votes, err = votesbolt.Open(n.folder("keys")); err != nil {
-		return err
-	}
-	n.closers = append(n.closers, n.votes.Close)
-	if err := n.votes.Bind(n.keys.Signers().Vote.Public()); err != nil {
-		return err
-	}
 	if n.inputs, err = n.makeInputs(); err != nil {
 		return err
 	}

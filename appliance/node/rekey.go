@@ -13,19 +13,18 @@ import (
 // Rekey gives a node that does not run new vote, cosigner and log keys, with an
 // empty vote file; its identity stays. Once it runs again the other members put
 // the new keys on the chain.
-func Rekey(folder string) (*identity.Keys, error) {
-	// Whoever has the vote file open is a running node. A file that is missing or
-	// damaged is a reason to come here.
+func Rekey(folder string) (keys *identity.Keys, err error) {
+	// Whoever has the vote file open is a running node, or one that starts: it is
+	// kept out until the new keys are in place. A file that is missing or damaged is
+	// a reason to come here, and with one no node starts.
 	file, err := votesbolt.Open(folder)
 	if errors.Is(err, votesbolt.ErrInUse) {
 		return nil, err
 	}
 	if err == nil {
-		if err := file.Close(); err != nil {
-			return nil, err
-		}
+		defer func() { err = errors.Join(err, file.Close()) }()
 	}
-	return identity.Rekey(folder, votesbolt.Create)
+	return identity.Rekey(folder, createVotes)
 }
 
 // HasKeys tells whether a folder holds an identity.

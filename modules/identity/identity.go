@@ -4,7 +4,8 @@
 // The folder holds four files, each a 32-byte Ed25519 seed as one line of
 // base64, readable by their owner only: identity.key, vote.key, cosigner.key
 // and log.key. The vote file (modules/quorum/bolt) lives in the same folder,
-// so that key and votes are kept and wiped together.
+// so that key and votes are kept and wiped together. Folders whose names begin
+// with .keys- beside it are unfinished, or retired: they go at the next start.
 package identity
 
 import (
@@ -82,72 +83,77 @@ func errSeed(path string) error {
 	return fmt.Errorf("key file %s does not hold a 32-byte seed as base64; restore it from a backup", path)
 }
 
-// Create makes new keys in a folder that has none. What must come into being
-// together with them, such as the vote file, prepare puts into the folder
-// before any key is in it. A crash leaves either no key folder or a complete
-// one: the folder is made beside it and renamed into place.
-func Create(dir string, prepare ...func(dir string) error) (*Keys, error) {
+// A Prepare puts into a new key folder, before any key is in it, what must come
+// into being together with the keys, such as the vote file, bound to them.
+type Prepare func(dir string, keys *Keys) error
+
+// Create makes new keys in a folder that has none. A crash leaves either no key
+// folder or a complete one: the folder is made beside it and renamed into place.
+func Create(dir string, prepare ...Prepare) (keys *Keys, err error) {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return nil, fmt.Errorf("create keys: %w", err)
+	}
+	err = alone(dir, func() error {
+		keys, err = create(dir, prepare)
+		return err
+	})
+	return keys, err
+}
+
+// LoadOrCreate is Load, or Create where there are no keys yet. What a crash of
+// Create or Rekey left beside the folder is removed first.
+func LoadOrCreate(dir string, prepare ...Prepare) (keys *Keys, err error) {
+	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
+		return nil, fmt.Errorf("create keys: %w", err)
+	}
+	err = alone(dir, func() error {
+		if keys, err = Load(dir); errors.Is(err, fs.ErrNotExist) {
+			keys, err = create(dir, prepare)
+		}
+		return err
+	})
+	return keys, err
+}
+
+func create(dir string, prepare []Prepare) (*Keys, error) {
 	if _, err := Load(dir); !errors.Is(err, fs.ErrNotExist) {
 		if err == nil {
 			err = fmt.Errorf("%s holds keys already", dir)
 		}
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
-		return nil, fmt.Errorf("create keys: %w", err)
-	}
 	temporary, err := newFolder(dir, nil, prepare)
 	if err != nil {
 		return nil, fmt.Errorf("create keys: %w", err)
 	}
-	defer os.RemoveAll(temporary)
 	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("create keys: %s is in the way: %w", dir, err)
+		return nil, errors.Join(fmt.Errorf("create keys: %s is in the way: %w", dir, err), os.RemoveAll(temporary))
 	}
+	reached("emptied")
 	if err := os.Rename(temporary, dir); err != nil {
-		return nil, fmt.Errorf("create keys: %w", err)
+		return nil, errors.Join(fmt.Errorf("create keys: %w", err), os.RemoveAll(temporary))
 	}
+	reached("renamed")
 	if err := errors.Join(syncFolder(dir), syncFolder(filepath.Dir(dir))); err != nil {
 		return nil, fmt.Errorf("create keys: %w", err)
 	}
 	return Load(dir)
 }
 
-// newFolder makes a complete key folder beside dir. An identity that is given is
-// kept, everything else is new.
-func newFolder(dir string, identity []byte, prepare []func(dir string) error) (temporary string, err error) {
-	if temporary, err = os.MkdirTemp(filepath.Dir(dir), ".keys-"); err != nil {
-		return "", err
-	}
-	defer func() {
-		if err != nil {
-			os.RemoveAll(temporary)
-		}
-	}()
-	for _, step := range prepare {
-		if err := step(temporary); err != nil {
-			return temporary, err
-		}
-	}
-	for _, name := range names {
-		seed := make([]byte, ed25519.SeedSize)
-		rand.Read(seed)
-		if name == names[0] && identity != nil {
-			seed = identity
-		}
-		if err := writeSeed(filepath.Join(temporary, name+".key"), seed); err != nil {
-			return temporary, err
-		}
-	}
-	return temporary, syncFolder(temporary)
-}
-
 // Rekey replaces all keys but the identity's, and what prepare makes with them:
 // the old ones, with what they may have forgotten that they signed, are gone. A
 // crash leaves the old folder or the new one: the two change places in one step
-// (renameat2(2), RENAME_EXCHANGE), and the old one is removed after that. The
-// folder must not be in use.
-func Rekey(dir string, prepare ...func(dir string) error) (*Keys, error) {
+// (renameat2(2), RENAME_EXCHANGE), and the old one is removed after that, at the
+// latest by the next LoadOrCreate. The folder must not be in use.
+func Rekey(dir string, prepare ...Prepare) (keys *Keys, err error) {
+	err = alone(dir, func() error {
+		keys, err = rekey(dir, prepare)
+		return err
+	})
+	return keys, err
+}
+
+func rekey(dir string, prepare []Prepare) (*Keys, error) {
 	identity, err := readSeed(filepath.Join(dir, names[0]+".key"))
 	if err != nil {
 		return nil, fmt.Errorf("new keys: the identity must be there: %w", err)
@@ -156,24 +162,114 @@ func Rekey(dir string, prepare ...func(dir string) error) (*Keys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("new keys: %w", err)
 	}
-	// After the exchange this is the old folder.
-	defer os.RemoveAll(temporary)
 	if err := unix.Renameat2(unix.AT_FDCWD, temporary, unix.AT_FDCWD, dir, unix.RENAME_EXCHANGE); err != nil {
-		return nil, fmt.Errorf("new keys: put them in place: %w", err)
+		return nil, errors.Join(fmt.Errorf("new keys: put them in place: %w", err), os.RemoveAll(temporary))
 	}
+	reached("exchanged")
+	// The exchange must be on the disk before the old folder goes.
 	if err := syncFolder(filepath.Dir(dir)); err != nil {
 		return nil, fmt.Errorf("new keys: %w", err)
+	}
+	reached("synced")
+	if err := sweep(dir); err != nil {
+		return nil, fmt.Errorf("new keys: they are in place, but the old ones are not gone: %w", err)
 	}
 	return Load(dir)
 }
 
-// LoadOrCreate is Load, or Create where there are no keys yet.
-func LoadOrCreate(dir string, prepare ...func(dir string) error) (*Keys, error) {
-	keys, err := Load(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return Create(dir, prepare...)
+// left begins the name of a folder that is not finished, or, after an exchange,
+// holds the old keys.
+const left = ".keys-"
+
+// newFolder makes a complete key folder beside dir. An identity that is given is
+// kept, everything else is new.
+func newFolder(dir string, identity []byte, prepare []Prepare) (temporary string, err error) {
+	if temporary, err = os.MkdirTemp(filepath.Dir(dir), left); err != nil {
+		return "", err
 	}
-	return keys, err
+	reached("begun")
+	if err := fill(temporary, identity, prepare); err != nil {
+		return "", errors.Join(err, os.RemoveAll(temporary))
+	}
+	reached("filled")
+	return temporary, nil
+}
+
+func fill(folder string, identity []byte, prepare []Prepare) error {
+	keys := new(Keys)
+	for i := range names {
+		seed := make([]byte, ed25519.SeedSize)
+		rand.Read(seed)
+		if i == 0 && identity != nil {
+			seed = identity
+		}
+		keys.seeds[i] = ed25519.NewKeyFromSeed(seed)
+	}
+	for _, step := range prepare {
+		if err := step(folder, keys); err != nil {
+			return err
+		}
+	}
+	reached("prepared")
+	for i, name := range names {
+		if err := writeSeed(filepath.Join(folder, name+".key"), keys.seeds[i].Seed()); err != nil {
+			return err
+		}
+		reached("wrote " + name)
+	}
+	return syncFolder(folder)
+}
+
+// reached is called at every step at which a test has the program killed.
+var reached = func(string) {}
+
+// alone does something while no other program makes or sweeps folders of keys
+// beside dir: what one removes as left behind could be what the other is making.
+// The lock is on the folder above, and ends with the program.
+func alone(dir string, do func() error) error {
+	above, err := os.Open(filepath.Dir(dir))
+	if err != nil {
+		return fmt.Errorf("lock the keys: %w", err)
+	}
+	defer above.Close()
+	for {
+		err := unix.Flock(int(above.Fd()), unix.LOCK_EX)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return fmt.Errorf("lock the keys: %s: %w", above.Name(), err)
+		}
+	}
+	if err := sweep(dir); err != nil {
+		return fmt.Errorf("keys that were replaced must not stay: %w", err)
+	}
+	return do()
+}
+
+// sweep removes what stands beside the folder, durably.
+func sweep(dir string) error {
+	above := filepath.Dir(dir)
+	entries, err := os.ReadDir(above)
+	if err != nil {
+		return err
+	}
+	swept := false
+	for _, entry := range entries {
+		if !strings.HasPrefix(entry.Name(), left) {
+			continue
+		}
+		path := filepath.Join(above, entry.Name())
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("remove %s, or have its owner do so: %w", path, err)
+		}
+		reached("swept")
+		swept = true
+	}
+	if !swept {
+		return nil
+	}
+	return syncFolder(above)
 }
 
 func writeSeed(path string, seed []byte) error {

@@ -123,14 +123,14 @@ func TestLoadOrCreate(t *testing.T) {
 func TestPrepare(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "keys")
 	failure := errors.New("failure")
-	if _, err := identity.Create(dir, func(string) error { return failure }); !errors.Is(err, failure) {
+	if _, err := identity.Create(dir, func(string, *identity.Keys) error { return failure }); !errors.Is(err, failure) {
 		t.Error(err)
 	}
 	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("a failed creation left a folder: %v", err)
 	}
 	calls := 0
-	prepare := func(folder string) error {
+	prepare := func(folder string, _ *identity.Keys) error {
 		calls++
 		if entries, err := os.ReadDir(folder); err != nil || len(entries) != 0 {
 			t.Errorf("%d files before the preparation, %v", len(entries), err)
@@ -195,7 +195,9 @@ func TestRekey(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "votes.db"), []byte("old"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	beside := func(dir string) error { return os.WriteFile(filepath.Join(dir, "votes.db"), []byte("new"), 0o600) }
+	beside := func(dir string, _ *identity.Keys) error {
+		return os.WriteFile(filepath.Join(dir, "votes.db"), []byte("new"), 0o600)
+	}
 	keys, err := identity.Rekey(dir, beside)
 	if err != nil {
 		t.Fatal(err)
@@ -225,7 +227,7 @@ func TestRekey(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 	fails := errors.New("disk full")
-	if _, err := identity.Rekey(dir, func(string) error { return fails }); !errors.Is(err, fails) {
+	if _, err := identity.Rekey(dir, func(string, *identity.Keys) error { return fails }); !errors.Is(err, fails) {
 		t.Errorf("%v", err)
 	}
 	if again, err := identity.Load(dir); err != nil || again.Signers().Vote.Public() != keys.Signers().Vote.Public() {

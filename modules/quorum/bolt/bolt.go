@@ -163,6 +163,9 @@ func Open(dir string) (*File, error) {
 	return f, nil
 }
 
+// errReplaced says that the file was replaced while Open waited for it.
+var errReplaced = errors.New("it was replaced while it was opened; start again")
+
 func open(path string) (*File, error) {
 	db, err := openDB(path)
 	if err != nil {
@@ -182,9 +185,21 @@ func openDB(path string) (db *bbolt.DB, err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	// The size on disk tells bbolt nothing; a file that lost its end would be
 	// read beyond it.
-	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, OpenFile: openExisting})
+	var opened fs.FileInfo
+	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, OpenFile: func(path string, flag int, mode os.FileMode) (*os.File, error) {
+		file, err := openExisting(path, flag, mode)
+		if err == nil {
+			opened, err = file.Stat()
+		}
+		return file, err
+	}})
 	switch {
 	case err == nil:
+		// Who held the lock may have replaced the folder (a rekey): what is locked
+		// now is then the old file, and its lock keeps nobody from the new one.
+		if now, err := os.Stat(path); err != nil || !os.SameFile(opened, now) {
+			return nil, errors.Join(errReplaced, err, db.Close())
+		}
 		return db, nil
 	case errors.Is(err, bbolt.ErrTimeout):
 		return nil, ErrInUse
