@@ -125,6 +125,19 @@ func New(backend Backend, genesisLeaf []byte) (*Chain, error) {
 	return c, nil
 }
 
+// Founding is the genesis leaf of the chain that a backend holds, for who has
+// nothing but the backend. An empty one is ErrNotFound.
+func Founding(backend Backend) (leaf []byte, err error) {
+	err = backend.View(func(r ledger.Reader) error {
+		leaf = append(leaf, r.Get(bucketLeaves, be64(0))...)
+		return nil
+	})
+	if err == nil && leaf == nil {
+		err = fmt.Errorf("genesis: %w", ErrNotFound)
+	}
+	return leaf, err
+}
+
 func (c *Chain) found(tx ledger.Tx, genesisLeaf []byte, set *record.Set) error {
 	if first := tx.Get(bucketLeaves, be64(0)); first != nil {
 		if record.Digest(first) != c.network.Genesis {

@@ -57,6 +57,15 @@ func Load(dir string) (*Keys, error) {
 	return keys, nil
 }
 
+// LoadIdentity reads the identity from a folder that may have lost the other keys.
+func LoadIdentity(dir string) (record.Identity, error) {
+	seed, err := readSeed(filepath.Join(dir, names[0]+".key"))
+	if err != nil {
+		return "", err
+	}
+	return record.NewIdentity(signer(ed25519.NewKeyFromSeed(seed)).Public()), nil
+}
+
 func readSeed(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {

@@ -15,6 +15,7 @@ func nodeCommand(a *app) *cobra.Command {
 
 func nodeRekeyCommand(a *app) *cobra.Command {
 	var data string
+	var force bool
 	cmd := &cobra.Command{
 		Use:   "rekey",
 		Short: "New keys for a node that lost its vote state, or doubts it",
@@ -26,19 +27,32 @@ it signed, and keys without a past cannot.
 The node must not run. When it is started again, the other members put the new
 keys on the chain, which needs an order quorum of them; then it votes again. It
 takes no part in attempts that are older than its keys. Keys change at most once
-an hour.`,
+an hour.
+
+Where no order quorum is left without this node, no block could be made any more,
+not even the one that names the new keys: the network would stop for good. This is
+refused, as are new keys while earlier ones wait to be put on the chain, and new
+keys of a node without a log by which to tell. --force does it all the same.`,
 		Example: `  systemctl stop pyrsia && pyrsia node rekey && systemctl start pyrsia`,
 		Args:    exactly(),
 		RunE: func(*cobra.Command, []string) error {
-			folder, err := dataFolder(a, data)
+			above, err := dataFolder(a, data)
 			if err != nil {
 				return err
 			}
-			folder = filepath.Join(folder, "keys")
+			folder := filepath.Join(above, "keys")
 			if !node.HasKeys(folder) {
 				return fmt.Errorf("there are no keys in %s; give the node's data folder by --config or --data", folder)
 			}
-			keys, err := node.Rekey(folder)
+			keys, err := node.Rekey(folder, func() error {
+				if force {
+					return nil
+				}
+				if err := node.RekeyHarm(above); err != nil {
+					return fmt.Errorf("%w; nothing was changed, and --force makes new keys all the same", err)
+				}
+				return nil
+			})
 			if err != nil {
 				return err
 			}
@@ -50,5 +64,6 @@ an hour.`,
 		},
 	}
 	cmd.Flags().StringVar(&data, "data", "", "the node's data `FOLDER` (default: storage.data of the configuration)")
+	cmd.Flags().BoolVar(&force, "force", false, "make new keys also where the network may stop by it")
 	return cmd
 }
