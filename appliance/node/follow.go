@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"net/http"
-	"sort"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -16,28 +14,33 @@ import (
 	"github.com/pyrsia/appliance/modules/record"
 )
 
-// followed is how many peers' chains are followed at once: enough that one
-// that is slow or silent delays nothing.
-const followed = 3
-
 // follow takes the certified blocks of other nodes. Every block is verified
 // before it is appended, so that it does not matter who sends it.
 func (n *Node) follow(ctx context.Context) error {
+	turns := newTurns(n.trusted())
 	var slots sync.WaitGroup
 	for slot := range followed {
-		slots.Go(func() { n.followSlot(ctx, slot) })
+		slots.Go(func() { n.followSlot(ctx, turns, slot) })
 	}
 	slots.Wait()
 	return nil
 }
 
-// followSlot follows one peer after another: the ones that this slot's share
-// of the peers names, the next when one fails.
-func (n *Node) followSlot(ctx context.Context, slot int) {
-	for turn := 0; ctx.Err() == nil; turn++ {
-		peers := n.share(slot)
-		if len(peers) > 0 {
-			n.followPeer(ctx, peers[turn%len(peers)])
+// trusted are the peers that the operator vouches for.
+func (n *Node) trusted() (ids []record.Identity) {
+	for _, peer := range n.config.TrustedBuildPeers {
+		if peer.ID != n.identity {
+			ids = append(ids, peer.ID)
+		}
+	}
+	return ids
+}
+
+// followSlot follows one peer after another.
+func (n *Node) followSlot(ctx context.Context, turns *turns, slot int) {
+	for ctx.Err() == nil {
+		if n.followNext(ctx, turns, slot) {
+			continue
 		}
 		select {
 		case <-ctx.Done():
@@ -46,66 +49,79 @@ func (n *Node) followSlot(ctx context.Context, slot int) {
 	}
 }
 
-// share are the connected peers that a slot may follow, in an order of this
-// node's own, so that the nodes of a network spread over each other.
-func (n *Node) share(slot int) []record.Identity {
-	var ids []record.Identity
-	for _, peer := range n.host.Peers() {
-		ids = append(ids, peer.Identity)
+// followNext follows the peer whose turn it is, and tells whether the next one
+// comes at once.
+func (n *Node) followNext(ctx context.Context, turns *turns, slot int) bool {
+	if n.chain.Halted() != nil {
+		return false
 	}
-	rank := func(id record.Identity) uint64 {
-		h := fnv.New64a()
-		h.Write([]byte(n.identity + id))
-		return h.Sum64()
+	peer, ok := turns.take(slot, n.connectedPeers(), time.Now())
+	if !ok {
+		return false
 	}
-	sort.Slice(ids, func(i, j int) bool { return rank(ids[i]) < rank(ids[j]) })
-	var share []record.Identity
-	for i, id := range ids {
-		if i%followed == slot {
-			share = append(share, id)
-		}
+	err := n.followPeer(ctx, peer)
+	if ctx.Err() != nil {
+		return false
 	}
-	return share
+	if errors.Is(err, errWrong) || errors.Is(err, errLazy) {
+		n.log.Warn("a peer's chain is of no use; following others for now", "peer", n.label(peer), "why", err)
+		turns.shun(slot, time.Now())
+		return false
+	}
+	n.log.Debug("stopped following a peer", "peer", peer, "error", err)
+	turns.leave(slot, time.Now())
+	return errors.Is(err, errSilent)
 }
 
-// How a peer whose blocks are of no use is left for a while.
+func (n *Node) connectedPeers() (connected []connectedPeer) {
+	for _, peer := range n.host.Peers() {
+		connected = append(connected, connectedPeer{peer.Identity, peer.Since})
+	}
+	return connected
+}
+
+// When a peer whose blocks are of no use is left.
 const (
-	shunned  = time.Minute      // one that sent what does not follow
 	lag      = 16               // blocks that came from others in the meantime …
 	patience = 10 * time.Second // … and this long after: it is lazy
 )
 
 var (
-	errLazy  = errors.New("it has the blocks that others send and does not send them")
-	errShown = errors.New("the block was seen")
+	errLazy   = errors.New("it has the blocks that others send and does not send them")
+	errSilent = errors.New("no new block came from it; others have their turn")
+	errShown  = errors.New("the block was seen")
 )
 
-func (n *Node) followPeer(ctx context.Context, peer record.Identity) {
-	if n.isShunned(peer) || n.chain.Halted() != nil {
-		return
-	}
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
-	var next atomic.Int64
+// followPeer takes a peer's blocks until it fails, or others have their turn.
+func (n *Node) followPeer(ctx context.Context, peer record.Identity) error {
+	within, cancel := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	defer func() { cancel(nil); watching.Wait() }()
+	var next, brought atomic.Int64
 	next.Store(n.chain.Height() + 1)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		n.watchLag(ctx, &next, cancel)
-	}()
-	defer func() { cancel(nil); <-watched }()
-	err := n.takeBlocks(ctx, peer, &next)
-	if errors.Is(err, errWrong) && ctx.Err() == nil {
+	watching.Go(func() { n.watchLag(within, &next, cancel) })
+	watching.Go(func() { watchProgress(within, &brought, cancel) })
+	err := n.takeBlocks(within, peer, &next, &brought)
+	if errors.Is(err, errWrong) && within.Err() == nil {
 		n.compare(ctx, peer)
-		n.shun(peer, err)
-		return
 	}
-	if cause := context.Cause(ctx); errors.Is(cause, errLazy) {
-		n.shun(peer, cause)
-		return
-	}
-	if err != nil && ctx.Err() == nil {
-		n.log.Debug("stopped following a peer", "peer", peer, "error", err)
+	return err
+}
+
+// watchProgress ends a follow that brought nothing new for a turn: keep-alives
+// alone do not keep a place that others could use.
+func watchProgress(ctx context.Context, brought *atomic.Int64, cancel context.CancelCauseFunc) {
+	for {
+		before := brought.Load()
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(turn):
+		}
+		if brought.Load() == before {
+			cancel(errSilent)
+			return
+		}
 	}
 }
 
@@ -115,7 +131,7 @@ var errWrong = errors.New("its next block does not follow")
 // takeBlocks adds what a peer sends, as many blocks at once as have come: with a
 // long log the disk is synced now and then, and not for each block. It returns why
 // it ended.
-func (n *Node) takeBlocks(ctx context.Context, peer record.Identity, next *atomic.Int64) error {
+func (n *Node) takeBlocks(ctx context.Context, peer record.Identity, next, brought *atomic.Int64) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	blocks := make(chan []byte, waitingBlocks)
@@ -127,7 +143,7 @@ func (n *Node) takeBlocks(ctx context.Context, peer record.Identity, next *atomi
 			for len(batch) < waitingBlocks && len(blocks) > 0 {
 				batch = append(batch, <-blocks)
 			}
-			if err := n.take(batch, next); err != nil {
+			if err := n.take(batch, next, brought); err != nil {
 				cancel(err)
 			}
 		}
@@ -152,7 +168,7 @@ func (n *Node) takeBlocks(ctx context.Context, peer record.Identity, next *atomi
 const waitingBlocks = 16
 
 // take adds blocks from a height on; others may have brought some of them.
-func (n *Node) take(blocks [][]byte, next *atomic.Int64) error {
+func (n *Node) take(blocks [][]byte, next, brought *atomic.Int64) error {
 	for len(blocks) > 0 {
 		if known := n.chain.Height() - next.Load() + 1; known > 0 {
 			skip := min(known, int64(len(blocks)))
@@ -163,6 +179,7 @@ func (n *Node) take(blocks [][]byte, next *atomic.Int64) error {
 		added, err := n.chain.Adopt(blocks, time.Now())
 		blocks = blocks[added:]
 		next.Add(int64(added))
+		brought.Add(int64(added))
 		if err != nil && n.chain.Height() < next.Load() {
 			return fmt.Errorf("%w: %w", errWrong, err)
 		}
@@ -189,28 +206,12 @@ func (n *Node) watchLag(ctx context.Context, next *atomic.Int64, cancel context.
 	}
 }
 
-// shun leaves a peer alone for a while.
-func (n *Node) shun(peer record.Identity, why error) {
-	n.log.Warn("a peer's chain is of no use; following others for now", "peer", n.label(peer), "why", why)
-	n.shunning.Lock()
-	defer n.shunning.Unlock()
-	n.shunnedUntil[peer] = time.Now().Add(shunned)
-}
-
-func (n *Node) isShunned(peer record.Identity) bool {
-	n.shunning.Lock()
-	defer n.shunning.Unlock()
-	until, known := n.shunnedUntil[peer]
-	if known && time.Now().After(until) {
-		delete(n.shunnedUntil, peer)
-		known = false
-	}
-	return known
-}
-
 // compare looks for the first block in which a peer's chain differs from this
-// one. If that is certified too, the chain halts.
+// one. If that is certified too, the chain halts. It takes no longer than a turn:
+// a peer that answers each question late keeps no place by that.
 func (n *Node) compare(ctx context.Context, peer record.Identity) {
+	ctx, cancel := context.WithTimeout(ctx, turn)
+	defer cancel()
 	same, differs := int64(0), n.chain.Height()+1
 	for differs-same > 1 {
 		middle := same + (differs-same)/2

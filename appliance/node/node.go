@@ -22,7 +22,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/pyrsia/appliance/appliance/control"
@@ -80,9 +79,6 @@ type Node struct {
 	member  *publish.Member
 
 	tree *supervisor.Supervisor
-
-	shunning     sync.Mutex // guards shunnedUntil
-	shunnedUntil map[record.Identity]time.Time
 }
 
 type options struct {
@@ -106,7 +102,7 @@ func WithTransport(wrap func(quorum.Transport) quorum.Transport) Option {
 // New makes a node; it opens the node's files and starts nothing. Close must
 // be called also if Serve was never.
 func New(cfg *config.Config, version string, log *slog.Logger, opts ...Option) (node *Node, err error) {
-	n := &Node{config: cfg, version: version, log: log, started: time.Now(), labels: map[record.Identity]string{}, shunnedUntil: map[record.Identity]time.Time{}}
+	n := &Node{config: cfg, version: version, log: log, started: time.Now(), labels: map[record.Identity]string{}}
 	for _, option := range opts {
 		option(&n.options)
 	}
