@@ -98,12 +98,14 @@ func (n *Node) followPeer(ctx context.Context, peer record.Identity) error {
 	var watching sync.WaitGroup
 	defer func() { cancel(nil); watching.Wait() }()
 	var next, brought atomic.Int64
-	next.Store(n.chain.Height() + 1)
+	// From the last block on that is here: it shows at once whether the peer is on
+	// this chain.
+	next.Store(max(1, n.chain.Height()))
 	watching.Go(func() { n.watchLag(within, &next, cancel) })
 	watching.Go(func() { watchProgress(within, &brought, cancel) })
 	err := n.takeBlocks(within, peer, &next, &brought)
 	if errors.Is(err, errWrong) && within.Err() == nil {
-		n.compare(ctx, peer)
+		n.compare(ctx, peer, next.Load())
 	}
 	return err
 }
@@ -171,9 +173,11 @@ const waitingBlocks = 16
 func (n *Node) take(blocks [][]byte, next, brought *atomic.Int64) error {
 	for len(blocks) > 0 {
 		if known := n.chain.Height() - next.Load() + 1; known > 0 {
-			skip := min(known, int64(len(blocks)))
-			blocks = blocks[skip:]
-			next.Add(skip)
+			if err := n.sees(next.Load(), blocks[0]); err != nil {
+				return err
+			}
+			blocks = blocks[1:]
+			next.Add(1)
 			continue
 		}
 		added, err := n.chain.Adopt(blocks, time.Now())
@@ -183,6 +187,19 @@ func (n *Node) take(blocks [][]byte, next, brought *atomic.Int64) error {
 		if err != nil && n.chain.Height() < next.Load() {
 			return fmt.Errorf("%w: %w", errWrong, err)
 		}
+	}
+	return nil
+}
+
+// sees looks at a block of a height that this chain has. Another one than its own
+// may be a fork, also on a branch that never gets ahead of this one.
+func (n *Node) sees(height int64, data []byte) error {
+	same, err := n.chain.Holds(height, data)
+	if err != nil {
+		return err
+	}
+	if !same {
+		return fmt.Errorf("%w: its block %d is another one than this node's", errWrong, height)
 	}
 	return nil
 }
@@ -207,43 +224,51 @@ func (n *Node) watchLag(ctx context.Context, next *atomic.Int64, cancel context.
 }
 
 // compare looks for the first block in which a peer's chain differs from this
-// one. If that is certified too, the chain halts. It takes no longer than a turn:
-// a peer that answers each question late keeps no place by that.
-func (n *Node) compare(ctx context.Context, peer record.Identity) {
+// one, at or below one that does. If that is certified too, the chain halts. It
+// takes no longer than a turn: a peer that answers each question late keeps no
+// place by that.
+func (n *Node) compare(ctx context.Context, peer record.Identity, differs int64) {
 	ctx, cancel := context.WithTimeout(ctx, turn)
 	defer cancel()
-	same, differs := int64(0), n.chain.Height()+1
-	for differs-same > 1 {
-		middle := same + (differs-same)/2
-		data, err := n.blockOf(ctx, peer, middle)
-		if err != nil {
-			n.log.Debug("cannot compare chains", "peer", peer, "height", middle, "error", err)
-			return
-		}
-		equal, err := n.chain.Compare(middle, data)
-		if errors.Is(err, chain.ErrForked) {
-			n.log.Error("halted", "error", err)
-			return
-		}
-		if equal {
-			same = middle
-		} else {
-			differs = middle
-		}
-	}
-	if differs > n.chain.Height() {
-		return // its next block is wrong by itself
-	}
-	data, err := n.blockOf(ctx, peer, differs)
-	if err != nil {
-		return
-	}
-	switch _, err := n.chain.Compare(differs, data); {
+	err := compareWith(n.chain, differs, func(height int64) ([]byte, error) { return n.blockOf(ctx, peer, height) })
+	switch {
 	case errors.Is(err, chain.ErrForked):
 		n.log.Error("halted", "error", err)
 	case errors.Is(err, chain.ErrBelowPin):
 		n.log.Warn("a peer follows another branch", "peer", n.label(peer), "error", err)
+	case err != nil:
+		n.log.Debug("cannot compare chains", "peer", peer, "error", err)
 	}
+}
+
+// compareWith is compare with whatever gives the blocks of the other chain. A fork
+// is an error, and the chain has halted then.
+func compareWith(c *chain.Chain, differs int64, block func(height int64) ([]byte, error)) error {
+	for same := int64(0); differs-same > 1; {
+		middle := same + (differs-same)/2
+		data, err := block(middle)
+		if err != nil {
+			return fmt.Errorf("block %d: %w", middle, err)
+		}
+		equal, err := c.Compare(middle, data)
+		switch {
+		case errors.Is(err, chain.ErrForked):
+			return err
+		case equal:
+			same = middle
+		default:
+			differs = middle
+		}
+	}
+	if differs > c.Height() {
+		return nil // its next block is wrong by itself
+	}
+	data, err := block(differs)
+	if err != nil {
+		return fmt.Errorf("block %d: %w", differs, err)
+	}
+	_, err = c.Compare(differs, data)
+	return err
 }
 
 // blockOf is one block of a peer's chain.

@@ -1,8 +1,11 @@
 package chain
 
 import (
+	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/pyrsia/appliance/modules/ledger"
 	"github.com/pyrsia/appliance/modules/record"
@@ -45,6 +48,37 @@ func (c *Chain) Halted() error {
 		return nil
 	}
 	return c.fork
+}
+
+// Holds tells whether a certified block's wire form is of the block that this chain
+// has at a height. It looks at the leaves, the header among them, and verifies no
+// signature: one block may have been signed by two quorums.
+func (c *Chain) Holds(height int64, data []byte) (bool, error) {
+	ours, err := c.Block(height)
+	if err != nil {
+		return false, err
+	}
+	own, err := leaves(ours)
+	if err != nil {
+		return false, fmt.Errorf("%w: block %d: %w", ErrDamaged, height, err)
+	}
+	theirs, err := leaves(data)
+	if err != nil {
+		return false, nil // what is no block is not this one
+	}
+	return slices.EqualFunc(own, theirs, bytes.Equal), nil
+}
+
+// leaves are those of a certified block's wire form.
+func leaves(data []byte) ([][]byte, error) {
+	if len(data) < 4 || uint32(len(data)-4) < binary.BigEndian.Uint32(data) {
+		return nil, errors.New("cut short")
+	}
+	block, err := record.DecodeBlock(data[4+binary.BigEndian.Uint32(data):])
+	if err != nil {
+		return nil, err
+	}
+	return block.Leaves, nil
 }
 
 // Compare holds another node's certified block of a height that this chain has

@@ -116,6 +116,34 @@ func TestForkBelowPin(t *testing.T) {
 	}
 }
 
+// TestHolds: a block is told from another one of its height, whoever signed it.
+func TestHolds(t *testing.T) {
+	n, ours, theirs, _ := forked(t, 3)
+	for height := int64(1); height <= 5; height++ {
+		if same, err := ours.Holds(height, block(t, theirs, height)); err != nil || same != (height <= 3) {
+			t.Errorf("block %d: %v, %v", height, same, err)
+		}
+	}
+	third := n.Chain(t)
+	chaintest.Sync(t, theirs, third)
+	next := n.Propose(t, theirs)
+	if err := errors.Join(theirs.Append(n.Certify(t, theirs, next, 0, 1)), third.Append(n.Certify(t, third, next, 1, 2))); err != nil {
+		t.Fatal(err)
+	}
+	data := block(t, third, 6)
+	if same, err := theirs.Holds(6, data); !same || err != nil {
+		t.Errorf("a block that another quorum signed: %v, %v", same, err)
+	}
+	for _, damaged := range [][]byte{nil, {1}, {255, 255, 255, 255}, data[:len(data)-1], append(slices.Clone(data), 0)} {
+		if same, err := theirs.Holds(6, damaged); same || err != nil {
+			t.Errorf("%d bytes: %v, %v", len(damaged), same, err)
+		}
+	}
+	if _, err := ours.Holds(6, data); err == nil {
+		t.Error("a block that is not there is the same")
+	}
+}
+
 // TestCompareRefuses: what is not certified proves nothing.
 func TestCompareRefuses(t *testing.T) {
 	_, ours, theirs, _ := forked(t, 1)
