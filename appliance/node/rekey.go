@@ -22,11 +22,11 @@ func Rekey(folder string, checks ...func() error) (keys *identity.Keys, err erro
 	// kept out until the new keys are in place. A file that is missing or damaged is
 	// a reason to come here, and with one no node starts.
 	file, err := votesbolt.Open(folder)
-	if errors.Is(err, votesbolt.ErrInUse) {
-		return nil, err
-	}
-	if err == nil {
+	switch {
+	case err == nil:
 		defer func() { err = errors.Join(err, file.Close()) }()
+	case !errors.Is(err, votesbolt.ErrNoVoteFile) && !errors.Is(err, votesbolt.ErrDamaged):
+		return nil, err
 	}
 	for _, check := range checks {
 		if err := check(); err != nil {

@@ -59,3 +59,34 @@ func TestRekeySweeps(t *testing.T) {
 		t.Errorf("left behind: %v, %v", entries, err)
 	}
 }
+
+// TestRekeyMends: a vote file that is lost or damaged is what a rekey is for.
+func TestRekeyMends(t *testing.T) {
+	for name, harm := range map[string]func(path string) error{
+		"missing":   os.Remove,
+		"empty":     func(path string) error { return os.Truncate(path, 0) },
+		"cut short": func(path string) error { return os.Truncate(path, 5000) },
+	} {
+		dir := filepath.Join(t.TempDir(), "keys")
+		old, err := node.CreateKeys(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := harm(filepath.Join(dir, votesbolt.FileName)); err != nil {
+			t.Fatal(err)
+		}
+		keys, err := node.Rekey(dir)
+		if err != nil || keys.Identity() != old.Identity() {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		file, err := votesbolt.Open(dir)
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if err := errors.Join(file.Bind(keys.Signers().Vote.Public()), file.Close()); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -157,14 +157,17 @@ func Open(dir string) (*File, error) {
 		return nil, fmt.Errorf("open vote file: %w", err)
 	}
 	f, err := open(path)
+	for errors.Is(err, errReplaced) {
+		f, err = open(path)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open vote file %s: %w", path, err)
 	}
 	return f, nil
 }
 
-// errReplaced says that the file was replaced while Open waited for it.
-var errReplaced = errors.New("it was replaced while it was opened; start again")
+// errReplaced says that the file was replaced while Open waited for its lock.
+var errReplaced = errors.New("it was replaced while it was opened")
 
 func open(path string) (*File, error) {
 	db, err := openDB(path)
@@ -197,8 +200,12 @@ func openDB(path string) (db *bbolt.DB, err error) {
 	case err == nil:
 		// Who held the lock may have replaced the folder (a rekey): what is locked
 		// now is then the old file, and its lock keeps nobody from the new one.
-		if now, err := os.Stat(path); err != nil || !os.SameFile(opened, now) {
-			return nil, errors.Join(errReplaced, err, db.Close())
+		now, err := os.Stat(path)
+		if err == nil && !os.SameFile(opened, now) {
+			err = errReplaced
+		}
+		if err != nil {
+			return nil, errors.Join(err, db.Close())
 		}
 		return db, nil
 	case errors.Is(err, bbolt.ErrTimeout):

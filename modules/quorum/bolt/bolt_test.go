@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -95,6 +96,63 @@ func TestOneProgramAtATime(t *testing.T) {
 	if _, err := bolt.Open(dir); err == nil || !strings.Contains(err.Error(), "another program") {
 		t.Fatalf("opened twice: %v", err)
 	}
+}
+
+// TestReplaced: who waits for the lock of a file that is replaced meanwhile, as a
+// rekey does, gets the new one.
+func TestReplaced(t *testing.T) {
+	held, next := filepath.Join(t.TempDir(), "keys"), filepath.Join(t.TempDir(), "keys")
+	for i, folder := range []string{held, next} {
+		if err := os.Mkdir(folder, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		file := open(t, folder)
+		if err := errors.Join(file.Bind(record.PublicKey{byte(i)}), file.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	holder, err := bolt.Open(held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	type result struct {
+		file *bolt.File
+		err  error
+	}
+	opened := make(chan result, 1)
+	go func() {
+		file, err := bolt.Open(held)
+		opened <- result{file, err}
+	}()
+	for openCount(t, filepath.Join(held, bolt.FileName)) < 2 {
+		runtime.Gosched()
+	}
+	if err := errors.Join(os.Rename(held, held+".old"), os.Rename(next, held), holder.Close()); err != nil {
+		t.Fatal(err)
+	}
+	got := <-opened
+	if got.err != nil {
+		t.Fatal(got.err)
+	}
+	defer got.file.Close()
+	if err := got.file.Bind(record.PublicKey{1}); err != nil {
+		t.Errorf("it has the replaced file: %v", err)
+	}
+}
+
+// openCount is how many descriptors of this program are of a file.
+func openCount(t *testing.T, path string) (n int) {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Skip(err)
+	}
+	for _, entry := range entries {
+		if to, err := os.Readlink("/proc/self/fd/" + entry.Name()); err == nil && to == path {
+			n++
+		}
+	}
+	return n
 }
 
 func TestNoFolder(t *testing.T) {
