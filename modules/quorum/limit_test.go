@@ -330,6 +330,32 @@ func TestWrongMessagesAreCounted(t *testing.T) {
 	}
 }
 
+// An answer that cannot be right is charged to who sent it, until it has answered.
+func TestWrongAnswersAreCharged(t *testing.T) {
+	net := newNetwork(t, 3)
+	self, a := net.members[0], net.members[1]
+	limits := NewLimits(everybody, func(record.Identity, time.Time) {})
+	l := bench(t, net, self, limits)
+	own := l.fence.Question()
+	good := record.Recollection{Incarnation: own, Nonce: own.Nonce}
+	vote, err := record.SignVote(l.chain.Network().Genesis, record.Vote{Height: 1, Step: record.StepPrevote, Voter: self.id}, self.keys.Vote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	twice, old := good, good
+	twice.Votes = []record.Vote{vote, vote}
+	old.Nonce = record.Hash{1}
+	for _, r := range []record.Recollection{twice, old, good, twice} {
+		l.receive(a.id, append([]byte{kindHeld}, record.MustMarshal(r)...))
+	}
+	if got := counts(limits, a.id); !maps.Equal(got, map[Refusal]int64{Invalid: 1}) {
+		t.Errorf("%v", got)
+	}
+	if answers, _ := l.fence.Answered(); answers != 1 {
+		t.Errorf("%d answers", answers)
+	}
+}
+
 func TestReceiveCounts(t *testing.T) {
 	net := newNetwork(t, 3)
 	self, a := net.members[0], net.members[1]

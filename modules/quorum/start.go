@@ -131,11 +131,14 @@ func (l *loop) recollect(from record.Identity, data []byte) {
 
 // answered takes what a member recollects of this one.
 func (l *loop) answered(from record.Identity, data []byte) {
+	if !l.fence.Awaits(from) {
+		return
+	}
 	r, err := record.DecodeRecollection(data)
 	if err != nil {
 		l.Limits.Refused(from, Malformed)
-	} else {
-		err = l.fence.Answer(from, r)
+	} else if err = l.fence.Answer(from, r); errors.Is(err, record.ErrMalformed) {
+		l.Limits.Refused(from, Invalid)
 	}
 	if err != nil {
 		l.Log.Debug("dropped an answer", "from", from, "error", err)

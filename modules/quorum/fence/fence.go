@@ -25,6 +25,8 @@
 package fence
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -153,30 +155,37 @@ func (f *Fence) Shut(reason error) {
 	}
 }
 
-// Answer takes what a member recollects. An error says what is wrong with the
-// answer itself, which then counts for nothing.
+// Awaits tells whether an answer of a member still says anything: each is heard
+// once for a question. What it had to say against this member it could have said
+// then, and a replay must not cost more than a look.
+func (f *Fence) Awaits(from record.Identity) bool { return !f.answered[from] }
+
+// Answer takes what a member recollects. An error that wraps record.ErrMalformed
+// says what is wrong with the answer itself, which then counts for nothing; any
+// other is one of the vote file.
+//
+// An answer that comes after the fence opened still counts: it may be the only
+// one that holds something against this member.
 func (f *Fence) Answer(from record.Identity, r record.Recollection) error {
 	if _, member := f.set.Node(from); !member || from == f.cfg.Self {
 		return fmt.Errorf("%w: %.80q is no other member", record.ErrMalformed, string(from))
 	}
-	if r.Nonce != f.own.Nonce {
-		return nil // to a question of before
+	if r.Nonce != f.own.Nonce || !f.Awaits(from) {
+		return nil // to a question of before, or said already
 	}
-	if err := f.incarnation(r.Incarnation); err != nil {
+	// All is checked before any is held to the file, which costs more.
+	slots, err := f.check(r)
+	if err != nil {
 		return err
 	}
-	for _, v := range r.Votes {
-		if err := f.vote(v); err != nil {
-			return err
-		}
+	if r.Incarnation.Number >= f.own.Number && r.Incarnation.Nonce != f.own.Nonce {
+		f.Shut(fmt.Errorf("%w: this is its start %d, and members know a start %d", ErrSetBack, f.own.Number, r.Incarnation.Number))
 	}
-	for _, p := range r.Proposals {
-		if err := f.proposal(p); err != nil {
-			return err
-		}
+	if err := f.compare(slots); err != nil {
+		return err
 	}
 	for _, c := range r.Commits {
-		if err := f.commit(c); err != nil {
+		if err := f.Outcome(c.Attempt); err != nil {
 			return err
 		}
 	}
@@ -189,63 +198,119 @@ func (f *Fence) signed(message []byte, signature record.Signature) bool {
 	return f.cfg.Verify(f.cfg.Key, message, signature)
 }
 
-func (f *Fence) incarnation(i record.Incarnation) error {
-	if i.Identity != f.cfg.Self || !f.signed(i.Message(f.cfg.Genesis), i.Signature) {
-		return fmt.Errorf("%w: an incarnation that is not this node's", record.ErrMalformed)
-	}
-	if i.Number >= f.own.Number && i.Nonce != f.own.Nonce {
-		f.Shut(fmt.Errorf("%w: this is its start %d, and members know a start %d", ErrSetBack, f.own.Number, i.Number))
-	}
-	return nil
+// held is what a member holds in a slot.
+type held struct {
+	slot votes.Slot
+	id   record.BlockID
 }
 
-func (f *Fence) vote(v record.Vote) error {
+var errUnsorted = fmt.Errorf("%w: a recollection that is not sorted, says a thing twice, or is of several heights", record.ErrMalformed)
+
+// check verifies an answer by itself, and lists the slots that it holds. They
+// are of one height.
+func (f *Fence) check(r record.Recollection) (slots []held, err error) {
+	if !sorted(r) {
+		return nil, errUnsorted
+	}
+	if r.Incarnation.Identity != f.cfg.Self || !f.signed(r.Incarnation.Message(f.cfg.Genesis), r.Incarnation.Signature) {
+		return nil, fmt.Errorf("%w: an incarnation that is not this node's", record.ErrMalformed)
+	}
+	for _, v := range r.Votes {
+		h, err := f.vote(v)
+		if err != nil {
+			return nil, err
+		}
+		slots = append(slots, h)
+	}
+	for _, p := range r.Proposals {
+		if p.Proposer != f.cfg.Self || !f.signed(p.Message(f.cfg.Genesis), p.Signature) {
+			return nil, fmt.Errorf("%w: a proposal that is not this node's", record.ErrMalformed)
+		}
+		slots = append(slots, held{votes.Slot{Height: p.Height, Round: p.Round, Kind: votes.Proposal}, p.ID})
+	}
+	for _, c := range r.Commits {
+		if c.Commit.Identity != f.cfg.Self || !f.signed(c.Commit.Message(f.cfg.Genesis, c.Attempt), c.Commit.Signature) {
+			return nil, fmt.Errorf("%w: a commit that is not this node's", record.ErrMalformed)
+		}
+	}
+	for _, h := range slots {
+		if h.slot.Height != slots[0].slot.Height {
+			return nil, errUnsorted
+		}
+	}
+	return slots, nil
+}
+
+// sorted tells whether each list of an answer is in its order, without
+// duplicates.
+func sorted(r record.Recollection) bool {
+	return ascending(r.Votes, func(a, b record.Vote) int {
+		return cmp.Or(cmp.Compare(a.Round, b.Round), cmp.Compare(a.Step, b.Step))
+	}) && ascending(r.Proposals, func(a, b record.Proposal) int {
+		return cmp.Compare(a.Round, b.Round)
+	}) && ascending(r.Commits, func(a, b record.CommitPart) int {
+		return bytes.Compare(a.Attempt[:], b.Attempt[:])
+	})
+}
+
+func ascending[T any](list []T, compare func(a, b T) int) bool {
+	for i := 1; i < len(list); i++ {
+		if compare(list[i-1], list[i]) >= 0 {
+			return false
+		}
+	}
+	return true
+}
+
+func (f *Fence) vote(v record.Vote) (held, error) {
 	if v.Voter != f.cfg.Self || !f.signed(v.Message(f.cfg.Genesis), v.Signature) {
-		return fmt.Errorf("%w: a vote that is not this node's", record.ErrMalformed)
+		return held{}, fmt.Errorf("%w: a vote that is not this node's", record.ErrMalformed)
 	}
 	kind, ok := map[record.Step]votes.Kind{
 		record.StepPrevote: votes.Prevote, record.StepPrecommit: votes.Precommit, record.StepCosign: votes.Cosign,
 	}[v.Step]
 	if !ok {
-		return fmt.Errorf("%w: a vote of the step %.40q", record.ErrMalformed, string(v.Step))
+		return held{}, fmt.Errorf("%w: a vote of the step %.40q", record.ErrMalformed, string(v.Step))
 	}
-	return f.compare(votes.Slot{Height: v.Height, Round: v.Round, Kind: kind}, v.ID)
+	return held{votes.Slot{Height: v.Height, Round: v.Round, Kind: kind}, v.ID}, nil
 }
 
-func (f *Fence) proposal(p record.Proposal) error {
-	if p.Proposer != f.cfg.Self || !f.signed(p.Message(f.cfg.Genesis), p.Signature) {
-		return fmt.Errorf("%w: a proposal that is not this node's", record.ErrMalformed)
+// compare holds the slots of an answer, which are of one height, to the file. A
+// height is loaded with its blocks: once is enough.
+func (f *Fence) compare(slots []held) error {
+	if len(slots) == 0 {
+		return nil
 	}
-	return f.compare(votes.Slot{Height: p.Height, Round: p.Round, Kind: votes.Proposal}, p.ID)
-}
-
-// compare holds a signed message to the file.
-func (f *Fence) compare(slot votes.Slot, id record.BlockID) error {
+	height := slots[0].slot.Height
 	highest, err := f.cfg.File.Highest()
 	if err != nil {
 		return err
 	}
-	if slot.Height <= f.cfg.Closed() || slot.Height < highest.Height {
+	if height <= f.cfg.Closed() || height < highest.Height {
 		return nil // finished: the file refuses to sign there
 	}
-	records, err := f.cfg.File.Load(slot.Height)
+	records, err := f.cfg.File.Load(height)
 	if err != nil {
 		return err
 	}
+	known := map[votes.Slot]votes.Record{}
 	for _, r := range records {
-		if r.Slot != slot {
+		known[r.Slot] = r
+	}
+	for _, h := range slots {
+		r, ok := known[h.slot]
+		if !ok {
+			f.Shut(fmt.Errorf("%w: members hold a %s that it does not know", ErrSetBack, h.slot))
 			continue
 		}
-		known, err := signedID(r)
+		id, err := signedID(r)
 		if err != nil {
-			return err
+			return fmt.Errorf("the vote file's %s: %v", h.slot, err) // not the sender's mistake
 		}
-		if known != id {
-			f.Shut(fmt.Errorf("%w: two different messages are signed, each as the %s", ErrSetBack, slot))
+		if id != h.id {
+			f.Shut(fmt.Errorf("%w: two different messages are signed, each as the %s", ErrSetBack, h.slot))
 		}
-		return nil
 	}
-	f.Shut(fmt.Errorf("%w: members hold a %s that it does not know", ErrSetBack, slot))
 	return nil
 }
 
@@ -264,13 +329,6 @@ func signedID(r votes.Record) (record.BlockID, error) {
 		return m.ID, nil
 	}
 	return record.BlockID{}, fmt.Errorf("%w: %s", record.ErrMalformed, r.Slot)
-}
-
-func (f *Fence) commit(c record.CommitPart) error {
-	if c.Commit.Identity != f.cfg.Self || !f.signed(c.Commit.Message(f.cfg.Genesis, c.Attempt), c.Commit.Signature) {
-		return fmt.Errorf("%w: a commit that is not this node's", record.ErrMalformed)
-	}
-	return f.Outcome(c.Attempt)
 }
 
 // Outcome shuts the fence if the file holds no outcome of an attempt in which

@@ -239,6 +239,31 @@ func TestForgedAnswers(t *testing.T) {
 			p.Round++
 			r.Proposals = []record.Proposal{p}
 		},
+		"a vote twice": func(s *start, r *record.Recollection) {
+			r.Votes = []record.Vote{s.vote(5, 0, record.StepPrevote, "a"), s.vote(5, 0, record.StepPrevote, "a")}
+		},
+		"votes out of order": func(s *start, r *record.Recollection) {
+			r.Votes = []record.Vote{s.vote(5, 0, record.StepPrevote, "a"), s.vote(5, 0, record.StepPrecommit, "a")}
+		},
+		"votes of two heights": func(s *start, r *record.Recollection) {
+			r.Votes = []record.Vote{s.vote(5, 0, record.StepPrevote, "a"), s.vote(6, 1, record.StepPrevote, "a")}
+		},
+		"a proposal of another height": func(s *start, r *record.Recollection) {
+			r.Votes = []record.Vote{s.vote(5, 0, record.StepPrevote, "a")}
+			r.Proposals = []record.Proposal{s.proposal(6, 0, "a")}
+		},
+		"a proposal twice": func(s *start, r *record.Recollection) {
+			r.Proposals = []record.Proposal{s.proposal(5, 0, "a"), s.proposal(5, 0, "a")}
+		},
+		"a commit twice": func(s *start, r *record.Recollection) {
+			r.Commits = []record.CommitPart{s.commit(record.Hash{3}), s.commit(record.Hash{3})}
+		},
+		"a later start and a forged vote": func(s *start, r *record.Recollection) {
+			r.Incarnation = s.incarnation(9, "another life")
+			v := s.vote(5, 0, record.StepPrevote, "a")
+			v.Round++
+			r.Votes = []record.Vote{v}
+		},
 		"a forged commit": func(s *start, r *record.Recollection) {
 			c := s.commit(record.Hash{3})
 			c.Attempt[0]++
@@ -269,5 +294,74 @@ func TestForgedAnswers(t *testing.T) {
 	}
 	if answers, need := s.fence.Answered(); answers != 0 || need != 1 {
 		t.Errorf("%d answers of %d", answers, need)
+	}
+}
+
+// counted is a vote file that counts how often a height is loaded.
+type counted struct {
+	*votes.Memory
+	loads int
+}
+
+func (c *counted) Load(height int64) ([]votes.Record, error) {
+	c.loads++
+	return c.Memory.Load(height)
+}
+
+// TestAnswersAreReadOnce: however much an answer holds, the height is loaded
+// once, with its blocks of megabytes; a replay loads nothing, and neither does
+// what is wrong.
+func TestAnswersAreReadOnce(t *testing.T) {
+	s := begin(t, 4)
+	file := &counted{Memory: s.file}
+	s.fence = fence.New(fence.Config{
+		Self: s.Nodes[0].ID, Genesis: s.Network.Network.Genesis, Key: s.Nodes[0].Signers.Vote.Public(),
+		File: file, Closed: func() int64 { return s.closed },
+	}, s.own, s.Set)
+	full := record.Recollection{Incarnation: s.own, Nonce: s.own.Nonce}
+	for round := range int64(32) { // signed in this order, and sorted by the names of the steps
+		prevote, precommit := s.vote(5, round, record.StepPrevote, "a"), s.vote(5, round, record.StepPrecommit, "a")
+		s.remember(prevote)
+		s.remember(precommit)
+		full.Votes = append(full.Votes, precommit, prevote)
+	}
+	wrong := full
+	wrong.Commits = []record.CommitPart{s.commit(record.Hash{3})}
+	wrong.Commits[0].Attempt[0]++
+	for range 10 {
+		if err := s.fence.Answer(s.Nodes[1].ID, wrong); !errors.Is(err, record.ErrMalformed) {
+			t.Fatal(err)
+		}
+	}
+	if file.loads != 0 {
+		t.Errorf("wrong answers load the height %d times", file.loads)
+	}
+	for range 10 {
+		for i := 1; i < 4; i++ {
+			if err := s.fence.Answer(s.Nodes[i].ID, full); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if file.loads != 3 || !s.fence.Open() {
+		t.Errorf("%d loads for the answers of three members; open: %v", file.loads, s.fence.Open())
+	}
+}
+
+// TestLateAnswer: an answer that comes when the fence is open with fewer still
+// tells of a start that was lost.
+func TestLateAnswer(t *testing.T) {
+	s := begin(t, 5)
+	s.answer(1, nil)
+	s.answer(2, nil)
+	for range fence.Patience {
+		s.fence.Tick()
+	}
+	if !s.fence.Open() {
+		t.Fatal("shut after two answers and patience")
+	}
+	s.answer(3, func(r *record.Recollection) { r.Incarnation = s.incarnation(9, "another life") })
+	if s.fence.Open() || !errors.Is(s.fence.Reason(), fence.ErrSetBack) {
+		t.Errorf("open %v, reason %v", s.fence.Open(), s.fence.Reason())
 	}
 }
