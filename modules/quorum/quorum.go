@@ -271,9 +271,9 @@ type loop struct {
 	events  []order.Event       // that the machine has yet to be given
 	asked   *order.RequestBlock // not answered yet
 	fatal   error
-	early   []record.Part // that came before the block they build on
-	dirty   bool          // the pool or the chain changed since the last look for work
-	pending bool          // what the machine was told last
+	early   early // that came before the block they build on
+	dirty   bool  // the pool or the chain changed since the last look for work
+	pending bool  // what the machine was told last
 
 	fence   *fence.Fence
 	kept    bool // why the fence is shut stands in the vote file
@@ -404,12 +404,12 @@ func (l *loop) begin(height int64, again bool) {
 		l.fatal = fmt.Errorf("prune the vote file: %w", err)
 		return
 	}
-	l.height = height
-	early := l.early
-	l.early = nil
-	for _, part := range early {
-		l.add(part)
+	if height > l.height { // what is early again is not kept again
+		for _, part := range l.early.take() {
+			l.add(part)
+		}
 	}
+	l.height = height
 	set := l.chain.Set()
 	l.fence.Sets(set)
 	// A chain that is behind its vote file was restored or has yet to catch up:
@@ -506,7 +506,11 @@ func (l *loop) receive(from record.Identity, message []byte) {
 			l.Limits.Refused(from, Malformed)
 			return
 		}
-		l.judge(from, part, l.add(part))
+		err = l.add(part)
+		if errors.Is(err, attest.ErrEarly) {
+			l.early.keep(from, part, len(message)-1)
+		}
+		l.judge(from, part, err)
 		l.Heard(part)
 	case kindNote:
 		l.Note(from, message[1:])
@@ -526,19 +530,12 @@ func (l *loop) submit(part record.Part, data []byte) {
 
 func (l *loop) add(part record.Part) error {
 	added, err := l.pool.Add(part)
-	if errors.Is(err, attest.ErrEarly) && len(l.early) < maxEarly {
-		l.early = append(l.early, part)
-	}
 	if err != nil {
 		l.Log.Debug("refused a part", "why", err)
 	}
 	l.dirty = l.dirty || added
 	return err
 }
-
-// maxEarly bounds the parts that wait for the next block; the others are sent
-// again by their members.
-const maxEarly = 256
 
 // lookForWork tells the machine whether there is a block to propose, and
 // proposes it where it is asked for.

@@ -255,7 +255,7 @@ func (p *Pool) votesFor(attempt record.Hash) (*votes, *ledger.Attempt, error) {
 func (p *Pool) commit(c record.CommitPart) (bool, error) {
 	v, state, err := p.votesFor(c.Attempt)
 	if err != nil {
-		return false, fmt.Errorf("%w: %w: commit: %w", ErrRefused, ErrEarly, err)
+		return false, early("commit", err, c.Commit.Check(p.view.Network().Genesis, c.Attempt, p.view.Set()))
 	}
 	if known, ok := said(v, state, c.Commit.Identity); ok {
 		if known.Value == c.Commit.Value {
@@ -276,6 +276,19 @@ func (p *Pool) commit(c record.CommitPart) (bool, error) {
 	return true, nil
 }
 
+// early is the error for a part of an attempt that is not known here, or not that
+// far. Who keeps it keeps what its author signed: one whose signature does not
+// verify is not early, and not malformed either, since the author may have other
+// keys on a chain that is ahead of this one.
+func early(what string, why, check error) error {
+	if check != nil {
+		return fmt.Errorf("%w: %s ahead of the chain, not verified: %v", ErrRefused, what, check)
+	}
+	return fmt.Errorf("%w: %w: %s: %w", ErrRefused, ErrEarly, what, why)
+}
+
+var errOpen = errors.New("before the commits stand")
+
 // said is the commit of a member that is known of an attempt.
 func said(v *votes, state *ledger.Attempt, id record.Identity) (record.Commit, bool) {
 	if c, ok := v.commits[id]; ok {
@@ -292,11 +305,12 @@ func said(v *votes, state *ledger.Attempt, id record.Identity) (record.Commit, b
 func (p *Pool) reveal(r record.RevealPart) (bool, error) {
 	a := r.Attestation
 	v, state, err := p.votesFor(a.Attempt)
-	if err != nil {
-		return false, fmt.Errorf("%w: %w: reveal: %w", ErrRefused, ErrEarly, err)
+	if err == nil && state.Status == ledger.StatusOpen {
+		err = errOpen
 	}
-	if state.Status == ledger.StatusOpen {
-		return false, fmt.Errorf("%w: %w: %s reveals before the commits stand", ErrRefused, ErrEarly, a.Identity)
+	if err != nil {
+		_, check := p.checkReveal(r, p.opens(a))
+		return false, early("reveal", err, check)
 	}
 	// A vote that stands on the chain may be needed again in the publish leaf.
 	_, voted := state.VoteOf(a.Identity)
@@ -305,27 +319,45 @@ func (p *Pool) reveal(r record.RevealPart) (bool, error) {
 	}
 	committed, ok := state.Committed(a.Identity)
 	if !ok {
-		committed = record.CommitValue(p.view.Network().Genesis, a.Attempt, a.Identity, a.Salt, a.Statement)
+		committed = p.opens(a)
 	}
-	if err := a.Check(p.view.Network().Genesis, p.view.Set(), committed); err != nil {
-		return false, fmt.Errorf("%w: %w", ErrRefused, err)
-	}
-	statement, err := record.DecodeStatement(a.Statement)
+	listed, err := p.checkReveal(r, committed)
 	if err != nil {
 		return false, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	if !statement.HasFileList() && len(r.Files) > 0 {
-		return false, fmt.Errorf("%w: files beside a statement that lists them", ErrRefused)
-	}
-	if statement.HasFileList() {
-		if err := record.CheckFileList(statement, r.Files); err != nil {
-			return false, fmt.Errorf("%w: %w", ErrRefused, err)
-		}
+	if listed {
 		v.lists[record.Digest(a.Statement)] = r.Files
 	}
 	v.reveals[a.Identity] = a
 	return true, nil
 }
+
+// opens is the commit that an attestation opens.
+func (p *Pool) opens(a record.Attestation) record.Hash {
+	return record.CommitValue(p.view.Network().Genesis, a.Attempt, a.Identity, a.Salt, a.Statement)
+}
+
+// checkReveal verifies a reveal of a commit, and tells whether it brings a list of
+// files.
+func (p *Pool) checkReveal(r record.RevealPart, committed record.Hash) (listed bool, err error) {
+	a := r.Attestation
+	if err := a.Check(p.view.Network().Genesis, p.view.Set(), committed); err != nil {
+		return false, err
+	}
+	statement, err := record.DecodeStatement(a.Statement)
+	if err != nil {
+		return false, err
+	}
+	if !statement.HasFileList() {
+		if len(r.Files) > 0 {
+			return false, errFiles
+		}
+		return false, nil
+	}
+	return true, record.CheckFileList(statement, r.Files)
+}
+
+var errFiles = errors.New("files beside a statement that lists them")
 
 // Patience is how long leaves wait for members that are known to be at work,
 // so that a slower honest member's vote is not left out. It is the proposer's
