@@ -15,17 +15,26 @@ import (
 	"github.com/pyrsia/appliance/modules/record"
 )
 
-// sent counts the messages that a loop sends, by kind.
-type sent map[byte][][]byte
+// outbox is what a loop sends, in order.
+type outbox struct{ messages [][]byte }
 
-func (s sent) Send(_ record.Identity, message []byte) {
-	s[message[0]] = append(s[message[0]], message)
+func (o *outbox) Send(_ record.Identity, message []byte) { o.messages = append(o.messages, message) }
+
+// take empties it of the messages, and lists those of a kind.
+func (o *outbox) take(kind byte) (messages [][]byte) {
+	for _, m := range o.messages {
+		if m[0] == kind {
+			messages = append(messages, m)
+		}
+	}
+	o.messages = nil
+	return messages
 }
 
 // alone is the loop of a network's first member, on a chain that the test grows.
-func alone(t *testing.T, n *chaintest.Network, c *chain.Chain, limits *Limits) (*loop, sent) {
+func alone(t *testing.T, n *chaintest.Network, c *chain.Chain, limits *Limits) (*loop, *outbox) {
 	t.Helper()
-	out := sent{}
+	out := new(outbox)
 	l := New(Config{
 		Identity: n.Nodes[0].ID, Signers: n.Nodes[0].Signers, Tick: time.Second, Patience: attest.Patience{},
 		Working: func(record.Identity, record.Hash) bool { return true },

@@ -281,6 +281,7 @@ type loop struct {
 	ahead   bool // the vote file is of a later height than the machine's
 	started map[record.Identity]start
 	ticked  time.Time // of the last tick, to find a clock that jumped
+	relayed int       // offences sent again, to send each in turn
 
 	// What a simulation replaces: the clock, the timers and chance.
 	now    func() time.Time

@@ -160,10 +160,19 @@ func (l *loop) tick() {
 	}
 	l.reconsider()
 	l.rotate()
-	for _, part := range l.pool.Evidence() {
-		l.relay(part)
-	}
 	l.step(order.Tick{})
+	l.relayEvidence() // behind the order's own messages, which must not wait for it
+}
+
+// relayEvidence sends one offence again, each in turn: any proposer that holds it
+// puts it on the chain, so that it need not be with everybody soon.
+func (l *loop) relayEvidence() {
+	parts := l.pool.Evidence()
+	if len(parts) == 0 {
+		return
+	}
+	l.relay(parts[l.relayed%len(parts)])
+	l.relayed++
 }
 
 // reconsider opens or shuts the machine as the fence says.

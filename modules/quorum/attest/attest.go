@@ -34,7 +34,6 @@ const (
 	maxChanges     = 10_000   // endorsed and not yet on the chain
 	maxChangeBytes = 64 << 20 // of the recipes endorsed
 	maxAttempts    = 64       // held and not yet on the chain
-	maxEvidence    = 64       // offences of one member, not yet on the chain
 )
 
 // maxVotes bounds the attempts under way, each of which is on the chain.

@@ -1,10 +1,13 @@
 package attest
 
 import (
+	"bytes"
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
 
+	"github.com/pyrsia/appliance/modules/ledger"
 	"github.com/pyrsia/appliance/modules/record"
 )
 
@@ -27,13 +30,18 @@ func (p *Pool) rotate(later record.NodeRecord) (bool, error) {
 	return true, nil
 }
 
-// accuse keeps evidence that is not on the chain.
+// accuse keeps evidence that is not on the chain and that a block can take.
 func (p *Pool) accuse(e *record.EvidenceLeaf) (bool, error) {
 	set, height := p.view.Set(), e.Height()
 	if height > p.view.Height()+1 {
 		return false, fmt.Errorf("%w: %w: evidence of height %d", ErrRefused, ErrEarly, height)
 	}
-	if height > 0 {
+	if height == 0 && len(e.Commits) > 0 {
+		if _, err := p.attempt(e.Attempt); err != nil {
+			return false, fmt.Errorf("%w: %w: evidence: %w", ErrRefused, ErrEarly, err)
+		}
+	}
+	if height > 0 && height <= p.view.Height() { // above, the present set counts
 		at, err := p.view.SetAt(height)
 		if err != nil {
 			return false, fmt.Errorf("%w: %w", ErrRefused, err)
@@ -47,7 +55,7 @@ func (p *Pool) accuse(e *record.EvidenceLeaf) (bool, error) {
 	if p.evidence[offence] != nil || p.view.Accused(offence) {
 		return false, nil
 	}
-	if p.offences(offence.Identity) >= maxEvidence {
+	if p.offences(offence.Identity) >= ledger.MaxEvidence {
 		return false, fmt.Errorf("%w: enough evidence against %s is waiting", ErrRefused, offence.Identity)
 	}
 	p.evidence[offence] = e
@@ -74,7 +82,10 @@ func (p *Pool) Evidence() []record.Part {
 
 func (p *Pool) sortedOffences() []record.Offence {
 	return slices.SortedFunc(maps.Keys(p.evidence), func(a, b record.Offence) int {
-		return slices.Compare(record.MustMarshal(a), record.MustMarshal(b))
+		return cmp.Or(
+			cmp.Compare(a.Identity, b.Identity), bytes.Compare(a.Attempt[:], b.Attempt[:]),
+			cmp.Compare(a.Height, b.Height), cmp.Compare(a.Round, b.Round), cmp.Compare(a.What, b.What),
+		)
 	})
 }
 
@@ -101,6 +112,14 @@ func (p *Pool) follow() {
 	set := p.view.Set()
 	if set.Hash() == p.set.Hash() {
 		return
+	}
+	for o, e := range p.evidence { // of the order it counts under the set of its height, which stays
+		if e.Height() > 0 {
+			continue
+		}
+		if _, err := e.Check(p.view.Network().Genesis, set); err != nil {
+			delete(p.evidence, o)
+		}
 	}
 	for id, later := range p.rotations {
 		if node, ok := set.Node(id); !ok || node.Seq >= later.Seq {
