@@ -1,7 +1,9 @@
 package quorum
 
 import (
+	"maps"
 	"testing"
+	"time"
 
 	"github.com/pyrsia/appliance/modules/chain/chaintest"
 	"github.com/pyrsia/appliance/modules/record"
@@ -57,6 +59,63 @@ func TestEvidenceIsRelayedInTurn(t *testing.T) {
 	for _, times := range relayed {
 		if times != 2*3 {
 			t.Errorf("one is sent %d times, want twice to each of three", times)
+		}
+	}
+}
+
+// TestWrongRelaysAreCharged: evidence and rotations have no author whom they could
+// be charged to. Who sends one that does not verify is charged, not whom it is
+// about, and not for what it may only know too early.
+func TestWrongRelaysAreCharged(t *testing.T) {
+	n := chaintest.New(t, 4)
+	c := n.Chain(t)
+	n.Append(t, c)
+	liar, other := n.Nodes[2].ID, n.Nodes[3].ID
+	_, renewed := n.Renew(t, 3)
+	rotation := func(change func(*record.NodeRecord)) record.Part {
+		later := renewed.Record
+		change(&later)
+		return record.Part{Rotate: &later}
+	}
+	forged := func(vote int) record.Part {
+		part := contradiction(t, n, 3, 0)
+		part.Evidence.Votes[vote].Signature[0] ^= 1
+		return part
+	}
+	ahead := contradiction(t, n, 3, 0)
+	for i := range ahead.Evidence.Votes {
+		ahead.Evidence.Votes[i].Height = 9
+	}
+	commits := record.NewCommitEvidence(record.Hash{1}, record.Commit{Identity: other}, record.Commit{Identity: other, Value: record.Hash{2}})
+	for name, row := range map[string]struct {
+		part record.Part
+		want int64
+	}{
+		"evidence":                          {contradiction(t, n, 3, 0), 0},
+		"its first vote is forged":          {forged(0), 1},
+		"its second vote is forged":         {forged(1), 1},
+		"evidence of nothing":               {record.Part{Evidence: &record.EvidenceLeaf{}}, 1},
+		"evidence of a later height":        {ahead, 0},
+		"commits for an attempt not known":  {record.Part{Evidence: commits}, 0},
+		"a rotation":                        {rotation(func(*record.NodeRecord) {}), 0},
+		"its first signature is forged":     {rotation(func(r *record.NodeRecord) { r.Signatures.Identity[0] ^= 1 }), 1},
+		"its last signature is forged":      {rotation(func(r *record.NodeRecord) { r.Signatures.Log[0] ^= 1 }), 1},
+		"a rotation with another number":    {rotation(func(r *record.NodeRecord) { r.Seq += 5 }), 1},
+		"a rotation that is over":           {record.Part{Rotate: &n.Nodes[3].Record}, 0},
+		"a rotation to keys of another one": {rotation(func(r *record.NodeRecord) { r.VoteKey = n.Nodes[1].Record.VoteKey }), 0},
+	} {
+		limits := NewLimits(everybody, func(record.Identity, time.Time) {})
+		l, _ := alone(t, n, c, limits)
+		hear(t, l, liar, row.part)
+		want := map[Refusal]int64{}
+		if row.want > 0 {
+			want[Invalid] = row.want
+		}
+		if got := counts(limits, liar); !maps.Equal(got, want) {
+			t.Errorf("%s: %v, want %v", name, got, want)
+		}
+		if got := counts(limits, other); len(got) != 0 {
+			t.Errorf("%s: whom it is about is charged: %v", name, got)
 		}
 	}
 }

@@ -254,14 +254,22 @@ func (l *loop) dropped(d order.Dropped) {
 }
 
 // judge charges for a part that the pool refused, if it is the sender's own: no
-// order of blocks makes a wrong signature right.
+// order of blocks makes a wrong signature right. A rotation or evidence is
+// relayed by who has checked it, so that whoever sends it answers for it; of
+// evidence of commits two honest members may differ for a moment, which one
+// offence relayed each tick never adds up to anything.
 func (l *loop) judge(from record.Identity, part record.Part, refused error) {
 	early := errors.Is(refused, attest.ErrEarly)
-	if errors.Is(refused, record.ErrMalformed) && !early && author(part) == from && !l.outdated(part) {
+	if !errors.Is(refused, record.ErrMalformed) || early || l.outdated(part) {
+		return
+	}
+	if relayed := part.Rotate != nil || part.Evidence != nil; relayed || author(part) == from {
 		l.Limits.Refused(from, Invalid)
 	}
 }
 
+// author is whose signature a part needs, "" for a part that anybody may put
+// together.
 func author(part record.Part) record.Identity {
 	switch {
 	case part.Endorse != nil:

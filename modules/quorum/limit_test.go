@@ -115,7 +115,10 @@ func TestSlipsAreForgotten(t *testing.T) {
 			limits.Refused("old", Malformed) // of another version, say
 			limits.Refused("behind", Invalid)
 			limits.Refused("removed", Foreign)
-			time.Sleep(2 * time.Second)
+			for range 2 { // evidence under a set that this node has not got, each tick
+				limits.Refused("relays", Invalid)
+				time.Sleep(time.Second)
+			}
 		}
 		if out.times != nil {
 			t.Errorf("shut out: %v", out.times)

@@ -20,11 +20,11 @@ func (p *Pool) rotate(later record.NodeRecord) (bool, error) {
 	if known, ok := p.rotations[later.Identity]; later.Seq <= node.Seq || (ok && known.Seq >= later.Seq) {
 		return false, nil
 	}
-	if err := later.CheckRotation(p.view.Network().Genesis); err != nil {
-		return false, fmt.Errorf("%w: %w", ErrRefused, err)
-	}
 	if p.view.UsedKey(later.VoteKey) || later.Operator != node.Operator {
 		return false, fmt.Errorf("%w: new keys of %s that were used before, or of another operator", ErrRefused, later.Identity)
+	}
+	if err := later.CheckRotation(p.view.Network().Genesis); err != nil { // four signatures, after all that costs less
+		return false, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	p.rotations[later.Identity] = later
 	return true, nil
@@ -32,6 +32,9 @@ func (p *Pool) rotate(later record.NodeRecord) (bool, error) {
 
 // accuse keeps evidence that is not on the chain and that a block can take.
 func (p *Pool) accuse(e *record.EvidenceLeaf) (bool, error) {
+	if o := claimed(e); p.evidence[o] != nil || p.view.Accused(o) {
+		return false, nil // before anything is read or verified: it comes again and again
+	}
 	set, height := p.view.Set(), e.Height()
 	if height > p.view.Height()+1 {
 		return false, fmt.Errorf("%w: %w: evidence of height %d", ErrRefused, ErrEarly, height)
@@ -52,14 +55,27 @@ func (p *Pool) accuse(e *record.EvidenceLeaf) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	if p.evidence[offence] != nil || p.view.Accused(offence) {
-		return false, nil
-	}
 	if p.offences(offence.Identity) >= ledger.MaxEvidence {
 		return false, fmt.Errorf("%w: enough evidence against %s is waiting", ErrRefused, offence.Identity)
 	}
 	p.evidence[offence] = e
 	return true, nil
+}
+
+// claimed is the offence that evidence is about, if it verifies: Check says the
+// same then. It is no known one if the evidence is about nothing.
+func claimed(e *record.EvidenceLeaf) record.Offence {
+	switch {
+	case len(e.Votes) > 0:
+		v := &e.Votes[0]
+		return record.Offence{Identity: v.Voter, Height: v.Height, Round: v.Round, What: string(v.Step)}
+	case len(e.Proposals) > 0:
+		p := &e.Proposals[0]
+		return record.Offence{Identity: p.Proposer, Height: p.Height, Round: p.Round, What: "proposal"}
+	case len(e.Commits) > 0:
+		return record.Offence{Identity: e.Commits[0].Identity, Attempt: e.Attempt, What: "commit"}
+	}
+	return record.Offence{}
 }
 
 func (p *Pool) offences(id record.Identity) (n int) {

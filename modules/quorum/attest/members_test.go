@@ -114,3 +114,52 @@ func TestEvidenceWaitsWithinBounds(t *testing.T) {
 		t.Errorf("%d wait", waiting)
 	}
 }
+
+// countedSets counts the sets that are read from the chain.
+type countedSets struct {
+	*chain.Chain
+	reads int
+}
+
+func (c *countedSets) SetAt(height int64) (*record.Set, error) {
+	c.reads++
+	return c.Chain.SetAt(height)
+}
+
+// TestEvidenceIsReadOnce: what is known is told by its slot, before any set is
+// read; under the present set nothing is read at all.
+func TestEvidenceIsReadOnce(t *testing.T) {
+	n := chaintest.New(t, 4)
+	view := &countedSets{Chain: n.Chain(t)}
+	n.Append(t, view.Chain)
+	pool := NewPool(view)
+	again := func(part record.Part) {
+		t.Helper()
+		for range 10 {
+			if added, err := pool.Add(part); added || err != nil {
+				t.Fatalf("added %v, %v", added, err)
+			}
+		}
+	}
+	add(t, pool, double(t, n, 3, 2, 0))
+	again(double(t, n, 3, 2, 0))
+	if view.reads != 0 {
+		t.Errorf("%d sets are read for the height under way", view.reads)
+	}
+	add(t, pool, double(t, n, 3, 1, 0))
+	forged := double(t, n, 3, 1, 0)
+	forged.Evidence.Votes[1].Signature[0] ^= 1
+	again(double(t, n, 3, 1, 0))
+	again(forged)
+	if view.reads != 1 {
+		t.Errorf("%d sets are read for one offence, want 1", view.reads)
+	}
+	for _, part := range pool.Evidence() {
+		n.Append(t, view.Chain, chaintest.One(part.Evidence))
+	}
+	look(pool, n, view.Chain)
+	again(forged) // it stands on the chain
+	if view.reads != 1 || len(pool.Evidence()) != 0 {
+		t.Errorf("%d sets are read, %d offences wait", view.reads, len(pool.Evidence()))
+	}
+}
