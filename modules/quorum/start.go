@@ -18,15 +18,17 @@ const (
 	// goes on: the member asks the others anew before it votes.
 	clockJump = 5 * time.Second
 
-	// startPause is how often a member's new starts are remembered at the most:
-	// each costs a write to the disk.
-	startPause = 200 * time.Millisecond
+	// startPause is how often a member is answered at the most, whatever it asks:
+	// an answer is many times as long as its question, and a new start costs a
+	// write to the disk. Who asks too soon asks again with its next tick.
+	startPause = time.Second
 )
 
 // start is what was last heard of another member's starts.
 type start struct {
-	nonce record.Hash
 	heard time.Time
+	key   record.PublicKey
+	kept  record.Incarnation // of the key, as it stands in the vote file
 }
 
 // ask begins a start: a new incarnation, durable before anybody hears of it.
@@ -105,20 +107,24 @@ func (l *loop) recollect(from record.Identity, data []byte) {
 	if err != nil {
 		l.Limits.Refused(from, Malformed)
 	}
+	last, known := l.started[from]
+	if known && l.now().Sub(last.heard).Abs() < startPause {
+		return // it asks again
+	}
+	last.heard = l.now()
+	l.started[from] = last
 	node, member := l.chain.Set().Node(from)
 	if err != nil || !member || asks.Identity != from || asks.Check(l.chain.Network().Genesis, node.VoteKey) != nil {
 		l.Log.Debug("dropped a question", "from", from, "error", err)
 		return
 	}
-	last := l.started[from]
-	if last.nonce != asks.Nonce && l.now().Sub(last.heard) < startPause {
-		return // it asks again
-	}
-	l.started[from] = start{nonce: asks.Nonce, heard: l.now()}
-	kept, err := l.file.Remember(node.VoteKey, asks)
-	if err != nil {
-		l.fatal = fmt.Errorf("write the vote file: %w", err)
-		return
+	kept := last.kept
+	if last.key != node.VoteKey || asks.Number > kept.Number {
+		if kept, err = l.file.Remember(node.VoteKey, asks); err != nil {
+			l.fatal = fmt.Errorf("write the vote file: %w", err)
+			return
+		}
+		l.started[from] = start{heard: last.heard, key: node.VoteKey, kept: kept}
 	}
 	answer := record.Recollection{Height: l.chain.Height(), Incarnation: kept, Nonce: asks.Nonce, Commits: l.pool.CommitsOf(from, record.MaxRecalledCommits)}
 	recalled, proposals := l.machine.Recall(from)
