@@ -26,8 +26,8 @@ it signed, and keys without a past cannot.
 
 The node must not run. When it is started again, the other members put the new
 keys on the chain, which needs an order quorum of them; then it votes again. It
-takes no part in attempts that are older than its keys. Keys change at most once
-an hour.
+takes no part in attempts that are older than its keys. The second change of keys
+waits for an hour after the first, and each later one twice as long.
 
 Where no order quorum is left without this node, no block could be made any more,
 not even the one that names the new keys: the network would stop for good. This is
