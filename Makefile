@@ -66,8 +66,11 @@ FROM  ?= 1
 sim: setup-test ## Simulate the vote under every fault: make sim N=5 SEEDS=10000 FROM=1
 	SIM_N=$(N) SIM_SEEDS=$(SEEDS) SIM_FROM=$(FROM) go test -count=1 -timeout 80m -v -run '^(TestSim|TestSeeds|TestForks|TestLiars)$$' ./modules/quorum ./modules/quorum/order/sim
 
+# LEAVES is how long a log a new node follows in make bench.
+LEAVES ?= 1000000
 bench: setup-test ## Measure what docs/benchmarks.md lists
 	go test -run '^$$' -bench . -benchmem -timeout 30m ./modules/...
+	SYNC_LEAVES=$(LEAVES) go test -run "^TestSyncNumber$$" -v -timeout 30m ./modules/chain/bolt
 	go test -tags bench -run '^TestBench' -v -timeout 15m ./e2e
 
 lint: setup-build ## Format, vet, and the rules of the house (e2e/arch_test.go)
