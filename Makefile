@@ -17,6 +17,9 @@ export PATH        := $(CURDIR)/.tools/go/bin:$(PATH):/usr/local/sbin:/usr/sbin:
 export GOTOOLCHAIN := auto
 export GOFLAGS     := -buildvcs=false $(filter-out -buildvcs=%,$(GOFLAGS))
 
+# Debian 13 keeps /tmp in memory, and the stories write some gigabytes.
+export TMPDIR := $(or $(TMPDIR),/var/tmp)
+
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 BIN     := bin
 DEMO    := .demo

@@ -18,7 +18,7 @@ case $purpose in build | test | demo) ;; *) fail "e2e/setup.sh $purpose: want bu
 if [ "$purpose" != build ]; then
 	[ "$(id -u)" = 0 ] || fail "'make $purpose' runs build nodes, and buildkitd and dockerd need root; run it as root: sudo make $purpose"
 	free=$(df -Pk . | awk 'NR==2 {print int($4 / 1048576)}')
-	[ "$free" -ge 8 ] || fail "there are $free GiB free here and 'make $purpose' needs 8; free some space or clone onto a larger disk"
+	[ "$free" -ge 10 ] || fail "there are $free GiB free here and 'make $purpose' needs 10; free some space or clone onto a larger disk"
 fi
 
 # Commands, and the Debian package that each is in. /usr/bin/docker by its path:
@@ -28,7 +28,7 @@ have go || wanted+=(go:golang-go)
 case $purpose in
 test | demo) wanted+=(runc:runc) ;;&
 test) wanted+=(busybox:busybox ip:iproute2 gcc:gcc /usr/include/stdlib.h:libc6-dev skopeo:skopeo mvn:maven java:default-jdk-headless) ;;
-demo) wanted+=(dockerd:docker.io /usr/bin/docker:docker-cli skopeo:skopeo mvn:maven javac:default-jdk-headless) ;;
+demo) wanted+=(curl:curl dockerd:docker.io /usr/bin/docker:docker-cli skopeo:skopeo mvn:maven javac:default-jdk-headless) ;;
 esac
 
 missing=()

@@ -27,7 +27,7 @@ const (
 
 	// needed is the free space below which a run is not begun, in bytes: three
 	// roots of buildkitd with the image twice each, four stores.
-	needed = 8 << 30
+	needed = 10 << 30
 )
 
 // facts are what the steps saw, for the table at the end.

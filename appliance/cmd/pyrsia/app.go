@@ -5,7 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -70,10 +72,13 @@ node has the log of publications and serves only what it vouches for.`,
   pyrsia build request --wait pkg:maven/org.codehaus.plexus/plexus-archiver@4.10.2`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
-		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
-		Version:       version(),
+		Args:          noCommand,
+
+		PersistentPreRunE: a.named,
+		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		Version:           version(),
 	}
+	root.SuggestionsMinimumDistance = 2
 	root.SetVersionTemplate("pyrsia {{.Version}}\n")
 	flags := root.PersistentFlags()
 	flags.StringVar(&a.config, "config", config.DefaultFile, "the node's configuration `FILE`")
@@ -91,21 +96,37 @@ node has the log of publications and serves only what it vouches for.`,
 func group(use, short, example string, commands ...*cobra.Command) *cobra.Command {
 	g := &cobra.Command{
 		Use: use, Short: short, Example: example,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			hint := fmt.Sprintf("see `%s --help`", cmd.CommandPath())
-			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-				hint = fmt.Sprintf("did you mean `%s %s`?", cmd.CommandPath(), near[0])
-			}
-			return fmt.Errorf("unknown command %q for %q; %s", args[0], cmd.CommandPath(), hint)
-		},
+		Args: noCommand,
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	g.SuggestionsMinimumDistance = 2
 	g.AddCommand(commands...)
 	return g
+}
+
+// noCommand refuses what is left over where a command was expected.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	hint := fmt.Sprintf("see `%s --help`", cmd.CommandPath())
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		hint = fmt.Sprintf("did you mean `%s %s`?", cmd.CommandPath(), near[0])
+	}
+	return fmt.Errorf("unknown command %q for %q; %s", args[0], cmd.CommandPath(), hint)
+}
+
+// named refuses a configuration that somebody named and that is not there: the
+// defaults, which would be taken, are those of another node.
+func (a *app) named(cmd *cobra.Command, _ []string) error {
+	if !cmd.Flags().Changed("config") || a.socket != "" {
+		return nil
+	}
+	if _, err := os.Stat(a.config); errors.Is(err, fs.ErrNotExist) {
+		path, _ := filepath.Abs(a.config)
+		return fmt.Errorf("%s: Cannot read the configuration: no such file; give --config FILE, or write one (`pyrsia config schema` lists the settings)", path)
+	}
+	return nil
 }
 
 // exactly wants as many arguments as there are names, and says which are

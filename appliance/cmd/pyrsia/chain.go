@@ -54,6 +54,9 @@ func (a *app) checkChain(ctx context.Context, files bool, progress func(control.
 		client := a.client()
 		defer client.Close()
 		report, err := client.Check(ctx, progress)
+		if err == nil && a.socket == "" {
+			err = a.pinned(report)
+		}
 		if !errors.Is(err, control.ErrUnreachable) || a.socket != "" {
 			return report, err
 		}
@@ -63,6 +66,15 @@ func (a *app) checkChain(ctx context.Context, files bool, progress func(control.
 		return control.CheckReport{}, err
 	}
 	return node.CheckFiles(ctx, c, progress)
+}
+
+// pinned holds what a node said to the configuration by which it was found.
+func (a *app) pinned(report control.CheckReport) error {
+	c, diagnostics := config.Load(a.config)
+	if diagnostics.Err() != nil || c.Network.Genesis == report.Genesis {
+		return nil // the node runs without that file
+	}
+	return fmt.Errorf("%s: the log is sound, but its genesis is sha256:%s and pinned is sha256:%s; start the node with this configuration", a.config, report.Genesis, c.Network.Genesis)
 }
 
 func writeCheckReport(w io.Writer, s style, r control.CheckReport) {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
 
 	"github.com/pyrsia/appliance/appliance/node"
+	"github.com/pyrsia/appliance/hcl/config"
 	"github.com/spf13/cobra"
 )
 
@@ -36,6 +38,12 @@ keys of a node without a log by which to tell. --force does it all the same.`,
 		Example: `  systemctl stop pyrsia && pyrsia node rekey && systemctl start pyrsia`,
 		Args:    exactly(),
 		RunE: func(*cobra.Command, []string) error {
+			if a.socket != "" {
+				return errors.New("new keys are made in a folder, of a node that does not run; give --config or --data instead of --socket")
+			}
+			if c, diagnostics := config.Load(a.config); data == "" && diagnostics.Err() == nil && c.Role == config.RoleRegular {
+				return fmt.Errorf("%s is of a regular node, whose keys vote for nothing; nothing was changed", a.config)
+			}
 			above, err := dataFolder(a, data)
 			if err != nil {
 				return err

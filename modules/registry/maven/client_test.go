@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -88,7 +87,7 @@ func mvn(t *testing.T, url string) (repository, output string, err error) {
 			t.Fatal(err)
 		}
 	}
-	command := exec.CommandContext(t.Context(), path, "--batch-mode", "--strict-checksums",
+	command := exec.CommandContext(t.Context(), path, "--batch-mode", "--debug", "--strict-checksums",
 		"--settings", "settings.xml", "--global-settings", "settings.xml", "validate")
 	command.Dir = folder
 	out, err := command.CombinedOutput()
@@ -132,23 +131,15 @@ func TestMvn(t *testing.T) {
 			if vouched && len(w.Up.Gets()) > 1 { // the list of versions is a view
 				t.Errorf("the upstream was asked for %q", w.Up.Gets())
 			}
-			if sums := log.ending(".sha1", ".md5"); len(sums) > 0 && readsHeaders(t) {
+			if sums := log.ending(".sha1", ".md5"); len(sums) > 0 && readsHeaders(output) {
 				t.Errorf("Maven did not find the checksums that were sent along: it asked for %q", sums)
 			}
 		})
 	}
 }
 
-// readsHeaders tells whether this Maven takes checksums from headers: its own
-// HTTP transport, the default since 3.9, does.
-func readsHeaders(t *testing.T) bool {
-	t.Helper()
-	out, err := exec.CommandContext(t.Context(), "mvn", "--batch-mode", "--version").CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	_, version, _ := strings.Cut(string(out), "Apache Maven 3.")
-	minor, _, _ := strings.Cut(version, ".")
-	n, err := strconv.Atoi(minor)
-	return err != nil || n >= 9
+// readsHeaders tells whether this Maven took checksums from headers: its own HTTP
+// transport does, the default since 3.9; Debian's 3.9 goes on with Wagon.
+func readsHeaders(output string) bool {
+	return strings.Contains(output, "Using transporter HttpTransporter")
 }
