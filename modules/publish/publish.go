@@ -400,7 +400,7 @@ func (m *Member) submit(key string, part record.Part) bool {
 	}
 	now := time.Now()
 	m.mu.Lock()
-	recent := now.Sub(m.sent[key]) < m.Relay*9/10
+	recent := m.recent(key, now)
 	if !recent {
 		m.sent[key] = now
 	}
@@ -415,6 +415,19 @@ func (m *Member) submit(key string, part record.Part) bool {
 		m.Log.Warn("cannot send a part", "error", err)
 	}
 	return true
+}
+
+// due tells whether submit would send now.
+func (m *Member) due(key string) bool {
+	voting := m.Voting()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return voting && !m.recent(key, time.Now())
+}
+
+// recent tells whether a part was sent within the relay's time; mu is held.
+func (m *Member) recent(key string, now time.Time) bool {
+	return now.Sub(m.sent[key]) < m.Relay*9/10
 }
 
 // maxSent bounds the memory of what was sent; forgetting it costs a message.
@@ -596,6 +609,10 @@ func (m *Member) vote(a *ledger.Attempt, statement []byte, salt record.Hash) {
 		}
 		return
 	}
+	key := "reveal " + a.ID.String()
+	if !m.due(key) {
+		return // before the list is read, which may be long
+	}
 	attestation, err := record.SignAttestation(a.ID, m.Identity, salt, statement, m.Vote)
 	if err != nil {
 		m.Log.Error("cannot sign an attestation", "error", err)
@@ -606,7 +623,7 @@ func (m *Member) vote(a *ledger.Attempt, statement []byte, salt record.Hash) {
 		m.Log.Error("cannot read a file list", "error", err)
 		return
 	}
-	m.submit("reveal "+a.ID.String(), record.Part{Reveal: &record.RevealPart{Attestation: attestation, Files: files}})
+	m.submit(key, record.Part{Reveal: &record.RevealPart{Attestation: attestation, Files: files}})
 	m.mu.Lock()
 	first := !m.revealed[a.ID]
 	m.revealed[a.ID] = true

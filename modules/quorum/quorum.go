@@ -271,9 +271,10 @@ type loop struct {
 	events  []order.Event       // that the machine has yet to be given
 	asked   *order.RequestBlock // not answered yet
 	fatal   error
-	early   early // that came before the block they build on
-	dirty   bool  // the pool or the chain changed since the last look for work
-	pending bool  // what the machine was told last
+	early   early                // that came before the block they build on
+	large   map[record.Hash]bool // large parts that the pool has, by their bytes
+	dirty   bool                 // the pool or the chain changed since the last look for work
+	pending bool                 // what the machine was told last
 
 	fence   *fence.Fence
 	kept    bool // why the fence is shut stands in the vote file
@@ -293,7 +294,7 @@ type loop struct {
 func (s *Service) newLoop(ctx context.Context) *loop {
 	l := &loop{
 		Service: s, ctx: ctx, pool: attest.NewPool(s.chain), timers: make(chan order.Timeout, 64),
-		started: map[record.Identity]start{}, now: time.Now,
+		started: map[record.Identity]start{}, large: map[record.Hash]bool{}, now: time.Now,
 	}
 	l.after = func(d time.Duration, t order.Timeout) {
 		time.AfterFunc(d, func() {
@@ -406,6 +407,7 @@ func (l *loop) begin(height int64, again bool) {
 		return
 	}
 	if height > l.height { // what is early again is not kept again
+		clear(l.large)
 		for _, part := range l.early.take() {
 			l.add(part)
 		}
@@ -501,6 +503,10 @@ func (l *loop) receive(from record.Identity, message []byte) {
 		l.stale(from, decoded)
 		l.step(order.Receive{From: from, Message: decoded})
 	case kindPart:
+		repeated := l.repeated(message)
+		if repeated.known {
+			return
+		}
 		part, err := record.DecodePart(message[1:])
 		if err != nil {
 			l.Log.Debug("dropped a part", "from", from, "why", err)
@@ -512,6 +518,9 @@ func (l *loop) receive(from record.Identity, message []byte) {
 			l.early.keep(from, part, len(message)-1)
 		}
 		l.judge(from, part, err)
+		if err == nil {
+			l.remember(repeated)
+		}
 		l.Heard(part)
 	case kindNote:
 		l.Note(from, message[1:])
@@ -538,10 +547,42 @@ func (l *loop) add(part record.Part) error {
 	return err
 }
 
+const (
+	largePart = 8 << 10 // bytes from which on reading a part costs more than its digest
+	maxLarge  = 1024
+)
+
+// repeat is a large part's digest, and whether the pool has it in this height.
+type repeat struct {
+	digest record.Hash
+	known  bool
+}
+
+// repeated finds a large part that came before. Parts are sent again until the
+// chain has them, and one with the list of a publication takes longer to read than
+// the others take to send it.
+func (l *loop) repeated(message []byte) (r repeat) {
+	if len(message) >= largePart {
+		r.digest = record.Digest(message)
+		r.known = l.large[r.digest]
+	}
+	return r
+}
+
+func (l *loop) remember(r repeat) {
+	if !r.digest.IsZero() && len(l.large) < maxLarge {
+		l.large[r.digest] = true
+	}
+}
+
 // lookForWork tells the machine whether there is a block to propose, and
-// proposes it where it is asked for.
+// proposes it where it is asked for. A height that has something to propose goes
+// on having it: a block is not made only to see that again.
 func (l *loop) lookForWork() {
 	l.dirty = false
+	if l.pending && l.asked == nil {
+		return
+	}
 	if l.look() && l.asked != nil {
 		l.propose()
 	}
