@@ -2,6 +2,7 @@ package quorum
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"testing"
 	"time"
@@ -148,5 +149,39 @@ func TestIdleHeightBegins(t *testing.T) {
 	l.lookForWork()
 	if s := l.machine.Status(); timers > 0 || s.Round > 0 || s.Height != 2 {
 		t.Errorf("%+v, and %d timers", s, timers)
+	}
+}
+
+// TestLargePartsAreReadOnce: a large part that is sent again in the same height is
+// known by its bytes, before it is read; in the next one it is read again.
+func TestLargePartsAreReadOnce(t *testing.T) {
+	n := chaintest.New(t, 4)
+	c := n.Chain(t)
+	n.Append(t, c)
+	l := started(n, c, 0)
+	read := 0
+	l.Heard = func(record.Part) { read++ }
+	var names []string
+	for i := range 400 {
+		names = append(names, fmt.Sprintf("a-file-with-a-long-name-%03d.jar", i))
+	}
+	change := chaintest.Recipe("pkg:generic/a@1", names...).Change()
+	data, err := record.Part{Endorse: &record.EndorsePart{Change: change, Endorsement: n.Endorsement(c, change, 1)}}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(data) < largePart {
+		t.Fatalf("a part of %d bytes is not large", len(data))
+	}
+	for _, want := range []int{1, 1} {
+		l.receive(n.Nodes[1].ID, append([]byte{kindPart}, data...))
+		if read != want {
+			t.Errorf("read %d times, want %d", read, want)
+		}
+	}
+	n.Append(t, c)
+	l.grew()
+	if l.receive(n.Nodes[1].ID, append([]byte{kindPart}, data...)); read != 2 {
+		t.Errorf("read %d times in two heights", read)
 	}
 }
