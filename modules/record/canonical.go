@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding"
 	"encoding/base64"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"reflect"
@@ -50,195 +49,6 @@ func MustMarshal(v any) []byte {
 		panic(err)
 	}
 	return data
-}
-
-// Unmarshal decodes canonical JSON into a typed value and refuses everything
-// that Marshal would not have written for it: unknown members, other spacing,
-// other order, null, duplicate members.
-func Unmarshal(data []byte, v any) error {
-	decoder := json.NewDecoder(bytes.NewReader(data))
-	decoder.DisallowUnknownFields()
-	if err := decoder.Decode(v); err != nil {
-		return fmt.Errorf("%w: %v", ErrMalformed, err)
-	}
-	again, err := Marshal(v)
-	if err != nil {
-		return fmt.Errorf("%w: %v", ErrMalformed, err)
-	}
-	if !bytes.Equal(again, data) {
-		return fmt.Errorf("%w: not in canonical form (RFC 8785)", ErrMalformed)
-	}
-	return nil
-}
-
-// maxDepth is how deep a Raw nests objects and arrays, itself included. Every
-// JSON decoder has such a limit; this one is the same for all.
-const maxDepth = 64
-
-// Raw is a canonical JSON object whose inside this version does not look at,
-// such as a recipe in its leaf.
-type Raw []byte
-
-// MarshalJSON implements json.Marshaler.
-func (r Raw) MarshalJSON() ([]byte, error) { return r, nil }
-
-// UnmarshalJSON implements json.Unmarshaler; it refuses bytes that are not a
-// canonical JSON object.
-func (r *Raw) UnmarshalJSON(data []byte) error {
-	*r = append((*r)[:0], data...)
-	return r.check()
-}
-
-func (r Raw) check() error {
-	s := scanner{data: r}
-	if s.next() != '{' {
-		return fmt.Errorf("%w: not a JSON object", ErrMalformed)
-	}
-	if !s.value(0) || s.at != len(r) {
-		return fmt.Errorf("%w: not in canonical form (RFC 8785), or more than %d deep, near byte %d", ErrMalformed, maxDepth, s.at)
-	}
-	return nil
-}
-
-// scanner goes once through JSON and takes only what is spelled canonically.
-// Its methods tell whether that was so up to where they leave at.
-type scanner struct {
-	data []byte
-	at   int
-}
-
-// next is the next byte, 0 at the end.
-func (s *scanner) next() byte {
-	if s.at == len(s.data) {
-		return 0
-	}
-	return s.data[s.at]
-}
-
-func (s *scanner) take(c byte) bool {
-	if s.next() != c {
-		return false
-	}
-	s.at++
-	return true
-}
-
-func (s *scanner) word(w string) bool {
-	if len(s.data)-s.at < len(w) || string(s.data[s.at:s.at+len(w)]) != w {
-		return false
-	}
-	s.at += len(w)
-	return true
-}
-
-func (s *scanner) value(depth int) bool {
-	switch s.next() {
-	case '{':
-		return depth < maxDepth && s.object(depth+1)
-	case '[':
-		return depth < maxDepth && s.array(depth+1)
-	case '"':
-		_, ok := s.text()
-		return ok
-	case 't':
-		return s.word("true")
-	case 'f':
-		return s.word("false")
-	}
-	return s.integer()
-}
-
-func (s *scanner) object(depth int) bool {
-	s.at++
-	if s.take('}') {
-		return true
-	}
-	for last, first := "", true; ; first = false {
-		name, ok := s.text()
-		if !ok || (!first && !lessUTF16(last, name)) || !s.take(':') || !s.value(depth) {
-			return false
-		}
-		if s.take('}') {
-			return true
-		}
-		if !s.take(',') {
-			return false
-		}
-		last = name
-	}
-}
-
-func (s *scanner) array(depth int) bool {
-	s.at++
-	if s.take(']') {
-		return true
-	}
-	for {
-		if !s.value(depth) {
-			return false
-		}
-		if s.take(']') {
-			return true
-		}
-		if !s.take(',') {
-			return false
-		}
-	}
-}
-
-func (s *scanner) integer() bool {
-	from := s.at
-	s.take('-')
-	for c := s.next(); c >= '0' && c <= '9'; c = s.next() {
-		s.at++
-	}
-	n, err := strconv.ParseInt(string(s.data[from:s.at]), 10, 64)
-	return err == nil && n <= maxInteger && n >= -maxInteger && strconv.FormatInt(n, 10) == string(s.data[from:s.at])
-}
-
-// text reads a string and decodes it.
-func (s *scanner) text() (string, bool) {
-	if !s.take('"') {
-		return "", false
-	}
-	from := s.at
-	for c := s.next(); c >= 0x20 && c < utf8.RuneSelf && c != '"' && c != '\\'; c = s.next() {
-		s.at++
-	}
-	if s.next() == '"' {
-		s.at++
-		return string(s.data[from : s.at-1]), true
-	}
-	decoded := append([]byte(nil), s.data[from:s.at]...)
-	for s.at < len(s.data) {
-		switch c := s.data[s.at]; {
-		case c == '"':
-			s.at++
-			return string(decoded), utf8.Valid(decoded)
-		case c == '\\':
-			r, ok := s.escape()
-			if !ok {
-				return "", false
-			}
-			decoded = append(decoded, r)
-		case c < 0x20:
-			return "", false
-		default:
-			decoded = append(decoded, c)
-			s.at++
-		}
-	}
-	return "", false
-}
-
-// escape reads one of the escapes that text writes.
-func (s *scanner) escape() (byte, bool) {
-	for c, spelled := range escapes {
-		if spelled != "" && s.word(spelled) {
-			return byte(c), true
-		}
-	}
-	return 0, false
 }
 
 // escapes are the characters that RFC 8785 §3.2.2.2 escapes, and how.
@@ -342,6 +152,7 @@ type member struct {
 // field is a struct's member in the order of its names.
 type field struct {
 	name  string
+	text  string // a comma, the name and a colon, as they are written
 	index int
 	omit  bool
 }
@@ -363,7 +174,7 @@ func plan(t reflect.Type) []field {
 			panic("record: " + t.String() + "." + t.Field(i).Name + " has no json name")
 		}
 		if name != "-" {
-			fields = append(fields, field{name: name, index: i, omit: option == "omitempty"})
+			fields = append(fields, field{name: name, text: `,"` + name + `":`, index: i, omit: option == "omitempty"})
 		}
 	}
 	sort.Slice(fields, func(i, j int) bool { return lessUTF16(fields[i].name, fields[j].name) })
@@ -375,12 +186,17 @@ func (e *encoder) structure(v reflect.Value) error {
 	var members []member
 	for _, f := range plan(v.Type()) {
 		value := v.Field(f.index)
-		if f.omit && (value.IsZero() || value.Kind() == reflect.Slice && value.Len() == 0) {
+		if f.omit && isEmpty(value) {
 			continue
 		}
 		members = append(members, member{f.name, value})
 	}
 	return e.members(members)
+}
+
+// isEmpty tells whether a member that may be left out is.
+func isEmpty(v reflect.Value) bool {
+	return v.IsZero() || v.Kind() == reflect.Slice && v.Len() == 0
 }
 
 func (e *encoder) members(members []member) error {

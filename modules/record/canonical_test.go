@@ -13,7 +13,7 @@ import (
 
 // naive is a second reader of canonical JSON, by the text of docs/protocol.md:
 // it goes through the bytes once and takes only what is spelled canonically.
-// It shares nothing with Unmarshal, which decodes, encodes and compares.
+// It shares nothing with Unmarshal and with Raw's own check.
 type naive struct {
 	data  []byte
 	at    int

@@ -275,10 +275,7 @@ func DecodeLeaf(data []byte) (Leaf, error) {
 	if leaf == nil {
 		return nil, fmt.Errorf("%w: unknown leaf type %.40q", ErrMalformed, kind)
 	}
-	if err := Raw(body).check(); err != nil {
-		return nil, err
-	}
-	if err := Unmarshal(body, leaf); err != nil {
+	if err := unmarshal(body, leaf, true); err != nil {
 		return nil, err
 	}
 	return leaf, nil
