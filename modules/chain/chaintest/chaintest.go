@@ -182,7 +182,7 @@ func (n *Network) Propose(t testing.TB, c *chain.Chain, candidates ...[]record.L
 // ProposeAt is Propose at another time.
 func (n *Network) ProposeAt(t testing.TB, c *chain.Chain, now time.Time, candidates ...[]record.Leaf) *record.Block {
 	t.Helper()
-	proposer := n.node(n.Set.Proposer(c.Height()+1, 0))
+	proposer := n.Node(n.Set.Proposer(c.Height()+1, 0))
 	block, err := c.Propose(candidates, proposer.ID, now, proposer.Signers.Log)
 	if err != nil {
 		t.Fatal(err)
@@ -197,7 +197,8 @@ func (n *Network) ProposeAt(t testing.TB, c *chain.Chain, now time.Time, candida
 	return block
 }
 
-func (n *Network) node(id record.Identity) Node {
+// Node is the member of an identity.
+func (n *Network) Node(id record.Identity) Node {
 	for _, node := range n.Nodes {
 		if node.ID == id {
 			return node
@@ -263,7 +264,7 @@ func (n *Network) Resign(t testing.TB, c *chain.Chain, block *record.Block) *rec
 	if err != nil {
 		t.Fatal(err)
 	}
-	signature, err := record.SignLog(block.Checkpoint(n.Origin(), c.Frontier()), n.node(header.Proposer).Signers.Log)
+	signature, err := record.SignLog(block.Checkpoint(n.Origin(), c.Frontier()), n.Node(header.Proposer).Signers.Log)
 	if err != nil {
 		t.Fatal(err)
 	}

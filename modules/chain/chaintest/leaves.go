@@ -53,9 +53,12 @@ func Image(pkg artifact.PURL, manifest []byte, blobs ...[]byte) []record.Subject
 	return subjects
 }
 
+// Height is how long a chain is.
+type Height interface{ Height() int64 }
+
 // Endorse puts a change into a leaf, endorsed by the given members or by all,
 // up to 100 blocks from now.
-func (n *Network) Endorse(c *chain.Chain, change record.RecipeChange, who ...int) *record.RecipeLeaf {
+func (n *Network) Endorse(c Height, change record.RecipeChange, who ...int) *record.RecipeLeaf {
 	leaf := &record.RecipeLeaf{Change: change}
 	for _, i := range n.some(who) {
 		leaf.Endorsements = append(leaf.Endorsements, n.Endorsement(c, change, i))
@@ -64,7 +67,7 @@ func (n *Network) Endorse(c *chain.Chain, change record.RecipeChange, who ...int
 }
 
 // Endorsement is a member's endorsement of a change.
-func (n *Network) Endorsement(c *chain.Chain, change record.RecipeChange, i int) record.Endorsement {
+func (n *Network) Endorsement(c Height, change record.RecipeChange, i int) record.Endorsement {
 	return must(record.SignEndorsement(n.Network.Genesis, record.Endorsement{
 		Change: change.Digest(), Identity: n.Nodes[i].ID, LastHeight: c.Height() + 100, Seq: 1, Set: n.Set.Hash(),
 	}, n.Nodes[i].Signers.Vote))
