@@ -19,6 +19,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/pyrsia/appliance/modules/durable"
 	"github.com/pyrsia/appliance/modules/record"
 	"golang.org/x/sys/unix"
 )
@@ -143,7 +144,7 @@ func create(dir string, prepare []Prepare) (*Keys, error) {
 		return nil, errors.Join(fmt.Errorf("create keys: %w", err), os.RemoveAll(temporary))
 	}
 	reached("renamed")
-	if err := errors.Join(syncFolder(dir), syncFolder(filepath.Dir(dir))); err != nil {
+	if err := errors.Join(durable.SyncDir(dir), durable.SyncDir(filepath.Dir(dir))); err != nil {
 		return nil, fmt.Errorf("create keys: %w", err)
 	}
 	return Load(dir)
@@ -176,7 +177,7 @@ func rekey(dir string, prepare []Prepare) (*Keys, error) {
 	}
 	reached("exchanged")
 	// The exchange must be on the disk before the old folder goes.
-	if err := syncFolder(filepath.Dir(dir)); err != nil {
+	if err := durable.SyncDir(filepath.Dir(dir)); err != nil {
 		return nil, fmt.Errorf("new keys: %w", err)
 	}
 	reached("synced")
@@ -226,7 +227,7 @@ func fill(folder string, identity []byte, prepare []Prepare) error {
 		}
 		reached("wrote " + name)
 	}
-	return syncFolder(folder)
+	return durable.SyncDir(folder)
 }
 
 // reached is called at every step at which a test has the program killed.
@@ -278,7 +279,7 @@ func sweep(dir string) error {
 	if !swept {
 		return nil
 	}
-	return syncFolder(above)
+	return durable.SyncDir(above)
 }
 
 func writeSeed(path string, seed []byte) error {
@@ -288,14 +289,6 @@ func writeSeed(path string, seed []byte) error {
 	}
 	_, err = fmt.Fprintln(file, base64.StdEncoding.EncodeToString(seed))
 	return errors.Join(err, file.Sync(), file.Close())
-}
-
-func syncFolder(dir string) error {
-	folder, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
 }
 
 // Identity is the node's PeerID.

@@ -8,13 +8,13 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
-	"os"
 	"path/filepath"
 	"strconv"
 	"sync"
 	"time"
 
 	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/durable"
 )
 
 // Passed is one line of the journal of unverified files: what this node handed
@@ -58,7 +58,7 @@ func keyOf(ecosystem, path string) pathKey {
 // journal is safe for concurrent use. It keeps 60 bytes of memory for a line
 // and reads the rest from the file when it is asked for.
 type journal struct {
-	file *os.File
+	file durable.File
 
 	mu       sync.Mutex
 	wake     *sync.Cond // when syncing ends
@@ -72,8 +72,8 @@ type journal struct {
 
 // openJournal replays the file and cuts off a line that a crash tore. damaged
 // is the number of other lines that could not be read; they are left in place.
-func openJournal(folder string) (j *journal, damaged int, err error) {
-	file, err := os.OpenFile(filepath.Join(folder, JournalName), os.O_RDWR|os.O_CREATE, 0o600)
+func openJournal(disk durable.FS, folder string) (j *journal, damaged int, err error) {
+	file, err := durable.OpenOrCreate(disk, filepath.Join(folder, JournalName))
 	if err != nil {
 		return nil, 0, err
 	}
@@ -81,7 +81,7 @@ func openJournal(folder string) (j *journal, damaged int, err error) {
 	j.wake = sync.NewCond(&j.mu)
 	damaged, err = j.replay()
 	if err == nil {
-		err = errors.Join(file.Truncate(j.size), file.Sync(), syncFolder(folder))
+		err = errors.Join(file.Truncate(j.size), file.Sync(), disk.SyncDir(folder))
 	}
 	if err != nil {
 		file.Close()
@@ -91,17 +91,8 @@ func openJournal(folder string) (j *journal, damaged int, err error) {
 	return j, damaged, nil
 }
 
-func syncFolder(folder string) error {
-	dir, err := os.Open(folder)
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
-}
-
 func (j *journal) replay() (damaged int, err error) {
-	reader := bufio.NewReaderSize(j.file, 64<<10)
+	reader := bufio.NewReaderSize(io.NewSectionReader(j.file, 0, 1<<62), 64<<10)
 	for {
 		line, err := reader.ReadBytes('\n')
 		if errors.Is(err, io.EOF) {

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/durable"
 )
 
 func line(path string, digest byte) Passed {
@@ -24,7 +25,7 @@ func line(path string, digest byte) Passed {
 
 func reopen(t *testing.T, folder string, damaged int) *journal {
 	t.Helper()
-	j, n, err := openJournal(folder)
+	j, n, err := openJournal(durable.OS(true), folder)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/durable"
 )
 
 // Config is how a mirror behaves.
@@ -120,7 +121,7 @@ func New(config Config, ports Ports) (*Mirror, error) {
 	if config.Logger == nil {
 		config.Logger = slog.New(slog.DiscardHandler)
 	}
-	journal, damaged, err := openJournal(config.Folder)
+	journal, damaged, err := openJournal(durable.OS(true), config.Folder)
 	if err != nil {
 		return nil, fmt.Errorf("mirror: %w", err)
 	}

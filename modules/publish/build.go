@@ -7,10 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/pyrsia/appliance/modules/build"
+	"github.com/pyrsia/appliance/modules/durable"
 	"github.com/pyrsia/appliance/modules/ledger"
 	"github.com/pyrsia/appliance/modules/record"
 )
@@ -84,12 +84,12 @@ func (m *Member) keep(ctx context.Context, a *ledger.Attempt, files []build.File
 		return err
 	}
 	// A list of an earlier, interrupted build must not outlive it.
-	if err := os.Remove(m.buildFolder(a.ID.String() + ".files")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := errors.Join(m.Disk.RemoveAll(m.buildFolder(a.ID.String()+".files")), m.Disk.SyncDir(m.buildFolder(""))); err != nil {
 		return fmt.Errorf("keep outputs: %w", err)
 	}
 	if list != nil {
 		// The list must be at hand before the outcome that names it.
-		if err := m.writeFile(m.buildFolder(a.ID.String()+".files"), record.MustMarshal(list)); err != nil {
+		if err := durable.Replace(m.Disk, m.buildFolder(a.ID.String()+".files"), record.MustMarshal(list)); err != nil {
 			return err
 		}
 	}
@@ -156,25 +156,4 @@ func (m *Member) openLog(name string) (*os.File, func(), error) {
 		return nil, nil, fmt.Errorf("open build log: %w", err)
 	}
 	return file, func() { file.Close() }, nil
-}
-
-// writeFile replaces a file durably: a crash leaves the old or the new one.
-func (m *Member) writeFile(path string, data []byte) error {
-	temporary, err := os.CreateTemp(filepath.Dir(path), ".new-")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(temporary.Name())
-	_, err = temporary.Write(data)
-	if err = errors.Join(err, temporary.Sync(), temporary.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(temporary.Name(), path); err != nil {
-		return err
-	}
-	folder, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/build"
+	"github.com/pyrsia/appliance/modules/durable"
 	"github.com/pyrsia/appliance/modules/ledger"
 	"github.com/pyrsia/appliance/modules/record"
 )
@@ -103,6 +104,7 @@ type Config struct {
 	Recipes   func() ([]*record.Recipe, error)
 	Voting    func() bool   // whether this member may sign now; it is asked before each part
 	Relay     time.Duration // how often parts are sent again
+	Disk      durable.FS    // what Folder is written through; nil: the operating system's, private
 	Log       *slog.Logger
 }
 
@@ -117,7 +119,8 @@ type Member struct {
 	votes  Votes
 	engine build.Engine
 
-	wake chan struct{} // capacity 1: something changed
+	wake   chan struct{} // capacity 1: something changed
+	saving chan struct{} // capacity 1: who writes a request's file
 
 	mu        sync.Mutex             // guards what follows
 	requests  map[string]*Request    // by ID
@@ -144,12 +147,15 @@ const maxHeard = 64
 func New(config Config, chain Chain, quorum Quorum, store Store, inputs Inputs, peers Peers, votes Votes, engine build.Engine) (*Member, error) {
 	m := &Member{
 		Config: config, chain: chain, quorum: quorum, store: store, inputs: inputs, peers: peers, votes: votes, engine: engine,
-		wake: make(chan struct{}, 1), requests: map[string]*Request{}, heard: map[record.Hash]heard{},
+		wake: make(chan struct{}, 1), saving: make(chan struct{}, 1), requests: map[string]*Request{}, heard: map[record.Hash]heard{},
 		jobs: map[string]*job{}, notes: map[string]Note{}, watchers: map[chan struct{}]bool{}, endorsed: map[record.Hash]record.Part{},
 		revealed: map[record.Hash]bool{}, sent: map[string]time.Time{},
 	}
+	if m.Disk == nil {
+		m.Disk = durable.OS(true)
+	}
 	for _, folder := range []string{m.requestFolder(), m.buildFolder("")} {
-		if err := os.MkdirAll(folder, 0o700); err != nil {
+		if err := errors.Join(os.MkdirAll(folder, 0o700), durable.Sweep(m.Disk, folder)); err != nil {
 			return nil, fmt.Errorf("open builds: %w", err)
 		}
 	}

@@ -4,15 +4,19 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/build"
 	"github.com/pyrsia/appliance/modules/chain/chaintest"
+	"github.com/pyrsia/appliance/modules/durable"
+	"github.com/pyrsia/appliance/modules/durable/durabletest"
 	"github.com/pyrsia/appliance/modules/ledger"
 	"github.com/pyrsia/appliance/modules/publish"
 	"github.com/pyrsia/appliance/modules/record"
@@ -117,9 +121,12 @@ func TestCrashes(t *testing.T) {
 								node.start(0, false)
 							}
 						}
-						if _, err := w.nodes[0].alive().ask(); err != nil && victim != 0 {
-							t.Fatal(err)
-						}
+						// The asker may die of this, and then never answers.
+						go func() {
+							if _, err := w.nodes[0].alive().ask(); err != nil && victim != 0 {
+								t.Error(err)
+							}
+						}()
 						asked := func() bool { l := w.nodes[0].alive(); return l != nil && len(l.member.Requests()) > 0 }
 						w.until("a crash or the end", func() bool {
 							select {
@@ -363,6 +370,67 @@ func TestDamagedRequest(t *testing.T) {
 	if _, err := publish.New(publish.Config{Folder: folder}, nil, nil, nil, nil, nil, nil, nil); err == nil || !strings.Contains(err.Error(), path) {
 		t.Error(err)
 	}
+}
+
+// TestRequestFails fails at every step of a request in every way: it is asked for
+// or it is not, as RequestBuild says, and asking again works. What a crash left is
+// swept.
+func TestRequestFails(t *testing.T) {
+	for _, kind := range durabletest.Kinds {
+		t.Run(kind.Name, func(t *testing.T) {
+			steps := 0
+			for failed := true; failed; steps++ {
+				synctest.Test(t, func(t *testing.T) { failed = failRequest(t, kind, steps) })
+				if t.Failed() {
+					t.Fatalf("failed at step %d", steps)
+				}
+			}
+			if steps < 6 {
+				t.Errorf("only %d steps", steps)
+			}
+		})
+	}
+}
+
+func failRequest(t *testing.T, kind durabletest.Kind, after int) (failed bool) {
+	n, folder := chaintest.New(t, 3), t.TempDir()
+	c := n.Chain(t)
+	n.AppendRecipe(t, c, chaintest.Recipe(pkg, "hello"))
+	disk := durabletest.New(durable.OS(true), kind)
+	member := func() *publish.Member {
+		m, err := publish.New(publish.Config{Folder: folder, Disk: disk, Log: slog.New(slog.DiscardHandler)}, c, nil, nil, nil, nil, nil, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	m := member()
+	disk.Arm(after)
+	id, err := m.RequestBuild(pkg)
+	failed = disk.Failed()
+	disk.CutPower(t)
+	disk.Arm(-1)
+	if err != nil && !errors.Is(err, kind.Err) {
+		t.Fatal(err)
+	}
+	if kind.Once {
+		if again, err := m.RequestBuild(pkg); err != nil || len(m.Requests()) != 1 || m.Requests()[0].ID != again {
+			t.Errorf("in the same run: %v, %+v", err, m.Requests())
+		}
+	}
+	m = member()
+	known := m.Requests()
+	if err == nil && (len(known) != 1 || known[0].ID != id || known[0].Package != pkg) {
+		t.Errorf("%s was promised; the next start has %+v", id, known)
+	}
+	if again, err := m.RequestBuild(pkg); err != nil || !kind.Once && (len(known) > 1 || len(known) == 1 && known[0].ID != again) {
+		t.Errorf("asked again: %s, %v, before %+v", again, err, known)
+	}
+	left, err := filepath.Glob(filepath.Join(folder, "requests", "*"))
+	if hidden, _ := filepath.Glob(filepath.Join(folder, "requests", ".*")); err != nil || len(hidden) > 0 || len(left) != len(m.Requests()) {
+		t.Errorf("files %v and %v for %d requests, %v", left, hidden, len(m.Requests()), err)
+	}
+	return failed
 }
 
 // TestHeardRefuses: what a liar says that it holds is bounded, and what nobody

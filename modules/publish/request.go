@@ -17,6 +17,7 @@ import (
 
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/build"
+	"github.com/pyrsia/appliance/modules/durable"
 	"github.com/pyrsia/appliance/modules/ledger"
 	"github.com/pyrsia/appliance/modules/record"
 )
@@ -53,12 +54,22 @@ func (m *Member) loadRequests() error {
 	return nil
 }
 
+// saveRequest makes a request durable as it is now. One that has ended stays so:
+// its work may still be under way then.
 func (m *Member) saveRequest(r Request) error {
+	m.saving <- struct{}{}
+	defer func() { <-m.saving }()
+	m.mu.Lock()
+	known := m.requests[r.ID]
+	m.mu.Unlock()
+	if known != nil && known.Done {
+		return nil
+	}
 	data, err := json.Marshal(r)
 	if err != nil {
 		return err
 	}
-	if err := m.writeFile(filepath.Join(m.requestFolder(), r.ID+".json"), data); err != nil {
+	if err := durable.Replace(m.Disk, filepath.Join(m.requestFolder(), r.ID+".json"), data); err != nil {
 		return fmt.Errorf("keep request: %w", err)
 	}
 	m.mu.Lock()

@@ -20,6 +20,7 @@ import (
 	"github.com/pyrsia/appliance/modules/build"
 	"github.com/pyrsia/appliance/modules/chain"
 	"github.com/pyrsia/appliance/modules/chain/chaintest"
+	"github.com/pyrsia/appliance/modules/durable"
 	"github.com/pyrsia/appliance/modules/ledger"
 	"github.com/pyrsia/appliance/modules/publish"
 	"github.com/pyrsia/appliance/modules/quorum/attest"
@@ -146,6 +147,7 @@ func (n *node) start(fatal int, after bool) *life {
 		Parallel: 1, Deadline: 2 * time.Hour, Relay: 5 * time.Second, Log: slog.New(slog.DiscardHandler),
 		Voting:  func() bool { return true },
 		Recipes: func() ([]*record.Recipe, error) { return n.recipes, nil },
+		Disk:    lifeDisk{durable.OS(true), l},
 	}
 	var err error
 	l.member, err = publish.New(config, w.c, l, l, l, l, l, engine{l})
@@ -194,6 +196,57 @@ func (l *life) port(effect func()) {
 		<-l.node.world.done
 	}
 }
+
+// lifeDisk is what the member writes its own files through: a port like others.
+// New runs before the member does, and what it sweeps is no call of a port.
+type lifeDisk struct {
+	durable.FS
+	l *life
+}
+
+type lifeFile struct {
+	durable.File
+	l *life
+}
+
+func (d lifeDisk) step(do func() error) (err error) {
+	if d.l.member == nil {
+		return do()
+	}
+	err = errDead
+	d.l.port(func() { err = do() })
+	return err
+}
+
+func (d lifeDisk) Create(path string) (f durable.File, err error) {
+	err = d.step(func() (err error) { f, err = d.FS.Create(path); return err })
+	return lifeFile{f, d.l}, err
+}
+
+func (d lifeDisk) Rename(from, to string) error {
+	return d.step(func() error { return d.FS.Rename(from, to) })
+}
+
+func (d lifeDisk) RemoveAll(path string) error {
+	return d.step(func() error { return d.FS.RemoveAll(path) })
+}
+
+func (d lifeDisk) SyncDir(path string) error {
+	return d.step(func() error { return d.FS.SyncDir(path) })
+}
+
+// Write dies between its two halves.
+func (f lifeFile) Write(p []byte) (n int, err error) {
+	half := len(p) / 2
+	if n, err = f.File.Write(p[:half]); err != nil {
+		return n, err
+	}
+	err = errDead
+	f.l.port(func() { n, err = f.File.Write(p[half:]) })
+	return half + n, err
+}
+
+func (f lifeFile) Sync() error { return lifeDisk{l: f.l}.step(f.File.Sync) }
 
 var errDead = errors.New("this process is dead")
 

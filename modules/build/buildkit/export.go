@@ -19,6 +19,7 @@ import (
 
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/build"
+	"github.com/pyrsia/appliance/modules/durable"
 	"github.com/pyrsia/appliance/modules/record"
 )
 
@@ -70,7 +71,7 @@ func receive(stream io.Reader, folder string, left room, want func(member string
 	for {
 		h, err := archive.Next()
 		if errors.Is(err, io.EOF) {
-			return files, syncFolder(folder)
+			return files, durable.SyncDir(folder)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("read BuildKit's export: %w", err)
@@ -108,14 +109,6 @@ func store(r io.Reader, name string) (exported, error) {
 		return exported{}, fmt.Errorf("write output: %w", err)
 	}
 	return exported{path: name, size: n, hash: artifact.SHA256(h.Sum(nil))}, nil
-}
-
-func syncFolder(folder string) error {
-	f, err := os.Open(folder)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
 }
 
 // outputFiles receives the outputs of a build in a published image.

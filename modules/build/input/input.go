@@ -30,6 +30,7 @@ import (
 	"time"
 
 	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/durable"
 	"github.com/pyrsia/appliance/modules/record"
 )
 
@@ -123,7 +124,7 @@ func New(config Config) (*Keeper, error) {
 		k.upstreams[kind] = u
 	}
 	var err error
-	k.proven, err = openProven(config.Folder)
+	k.proven, err = openProven(durable.OS(true), config.Folder)
 	return k, err
 }
 

@@ -17,6 +17,7 @@ import (
 
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/build"
+	"github.com/pyrsia/appliance/modules/durable"
 	"github.com/pyrsia/appliance/modules/record"
 )
 
@@ -578,7 +579,7 @@ func TestProvenRecordSurvivesCrashes(t *testing.T) {
 	folder := t.TempDir()
 	e1 := record.LockEntry{Kind: "maven", Path: "a", Proof: record.ProofUpstream, File: describe("1")}
 	e2 := record.LockEntry{Kind: "maven", Path: "b", Proof: record.ProofUpstream, File: describe("2")}
-	p, err := openProven(folder)
+	p, err := openProven(durable.OS(true), folder)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -594,7 +595,7 @@ func TestProvenRecordSurvivesCrashes(t *testing.T) {
 		if err := os.WriteFile(name, append(bytes.Clone(whole), make([]byte, torn)...), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		p, err := openProven(folder)
+		p, err := openProven(durable.OS(true), folder)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -604,7 +605,7 @@ func TestProvenRecordSurvivesCrashes(t *testing.T) {
 		if err := errors.Join(p.add(e2), p.close()); err != nil {
 			t.Fatal(err)
 		}
-		p, err = openProven(folder)
+		p, err = openProven(durable.OS(true), folder)
 		if err != nil || !p.has(e1) || !p.has(e2) {
 			t.Errorf("%d torn bytes: lost a key (%v)", torn, err)
 		}

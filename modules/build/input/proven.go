@@ -3,11 +3,11 @@ package input
 import (
 	"errors"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"sync"
 
+	"github.com/pyrsia/appliance/modules/durable"
 	"github.com/pyrsia/appliance/modules/record"
 )
 
@@ -22,38 +22,36 @@ import (
 type provenRecord struct {
 	mu   sync.Mutex
 	keys map[record.Hash]struct{}
-	file *os.File
+	file durable.File
+	end  int64 // of the last whole key: where the next one goes, over a torn one
 }
 
 const provenFile = "proven"
 
-func openProven(folder string) (*provenRecord, error) {
-	file, err := os.OpenFile(filepath.Join(folder, provenFile), os.O_RDWR|os.O_CREATE, 0o600)
+func openProven(disk durable.FS, folder string) (*provenRecord, error) {
+	p := &provenRecord{keys: map[record.Hash]struct{}{}}
+	path := filepath.Join(folder, provenFile)
+	file, err := durable.OpenOrCreate(disk, path)
 	if err != nil {
 		return nil, fmt.Errorf("input: record of proven files: %w", err)
 	}
-	p := &provenRecord{keys: map[record.Hash]struct{}{}, file: file}
-	if err := p.load(); err != nil {
+	data, err := os.ReadFile(path)
+	if err = errors.Join(err, disk.SyncDir(folder)); err != nil {
 		return nil, fmt.Errorf("input: record of proven files: %w", errors.Join(err, file.Close()))
 	}
-	return p, syncFolder(folder)
+	p.file = file
+	p.load(data)
+	return p, nil
 }
 
-// load reads all whole keys and leaves the file where the next one goes, over
-// what a crash may have left of a half one.
-func (p *provenRecord) load() error {
-	data, err := io.ReadAll(p.file)
-	if err != nil {
-		return err
-	}
+// load reads all whole keys.
+func (p *provenRecord) load(data []byte) {
 	var key record.Hash
 	for len(data) >= len(key) {
-		copy(key[:], data)
+		p.end += int64(copy(key[:], data))
 		p.keys[key] = struct{}{}
 		data = data[len(key):]
 	}
-	_, err = p.file.Seek(-int64(len(data)), io.SeekEnd)
-	return err
 }
 
 func provenKey(e record.LockEntry) record.Hash {
@@ -74,9 +72,10 @@ func (p *provenRecord) add(e record.LockEntry) error {
 	if _, found := p.keys[key]; found {
 		return nil
 	}
-	if _, err := p.file.Write(key[:]); err != nil {
+	if _, err := p.file.WriteAt(key[:], p.end); err != nil {
 		return fmt.Errorf("record of proven files: %w", err)
 	}
+	p.end += int64(len(key))
 	p.keys[key] = struct{}{}
 	return nil
 }
@@ -89,11 +88,3 @@ func (p *provenRecord) sync() error {
 }
 
 func (p *provenRecord) close() error { return errors.Join(p.file.Sync(), p.file.Close()) }
-
-func syncFolder(folder string) error {
-	f, err := os.Open(folder)
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
-}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/pyrsia/appliance/modules/chain"
+	"github.com/pyrsia/appliance/modules/durable"
 	"github.com/pyrsia/appliance/modules/ledger"
 	bbolt "go.etcd.io/bbolt"
 	bolterrors "go.etcd.io/bbolt/errors"
@@ -58,7 +59,7 @@ func open(path string) (db *bbolt.DB, err error) {
 		return nil, errors.Join(err, db.Close())
 	}
 	// bbolt creates the file but not its name in the folder durably.
-	return db, syncFolder(filepath.Dir(path))
+	return db, durable.SyncDir(filepath.Dir(path))
 }
 
 const lockTimeout = 2 * time.Second
@@ -123,14 +124,6 @@ func guard(err *error) func() {
 func isBolt(cause any) bool {
 	_, text := cause.(string)
 	return text
-}
-
-func syncFolder(path string) error {
-	folder, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
 }
 
 // Close closes the file; it waits for transactions under way.

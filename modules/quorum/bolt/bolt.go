@@ -26,6 +26,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pyrsia/appliance/modules/durable"
 	"github.com/pyrsia/appliance/modules/quorum/order/votes"
 	"github.com/pyrsia/appliance/modules/record"
 	"go.etcd.io/bbolt"
@@ -107,7 +108,7 @@ func Create(dir string) error {
 	if err := os.Rename(temporary, path); err != nil {
 		return fmt.Errorf("create vote file: %w", err)
 	}
-	if err := syncFolder(dir); err != nil {
+	if err := durable.SyncDir(dir); err != nil {
 		return fmt.Errorf("create vote file: %w", err)
 	}
 	return nil
@@ -130,14 +131,6 @@ func initialize(path string) error {
 		return putState(tx, votes.State{})
 	})
 	return errors.Join(err, db.Close())
-}
-
-func syncFolder(dir string) error {
-	folder, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(folder.Sync(), folder.Close())
 }
 
 // Open opens the vote file of a folder and checks all of it. Where there is

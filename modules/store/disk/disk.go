@@ -37,6 +37,7 @@ import (
 	"time"
 
 	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/durable"
 	"github.com/pyrsia/appliance/modules/store"
 )
 
@@ -59,13 +60,13 @@ type Options struct {
 	// Clock is time.Now where it is nil.
 	Clock func() time.Time
 
-	fs fsys
+	fs durable.FS
 }
 
 // Store is content-addressed files. All methods are safe for concurrent use.
 type Store struct {
 	dir   string
-	fs    fsys
+	fs    durable.FS
 	clock func() time.Time
 	lock  *os.File
 
@@ -116,8 +117,9 @@ func Open(dir string, options Options) (*Store, error) {
 		shards: map[string]bool{},
 	}
 	if s.fs == nil {
-		s.fs = osFS{}
+		s.fs = durable.OS(false)
 	}
+	s.fs = roomy{s.fs}
 	if s.clock == nil {
 		s.clock = time.Now
 	}

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 
 	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/durable"
 	"github.com/pyrsia/appliance/modules/store"
 )
 
@@ -110,7 +111,7 @@ type area struct {
 	desc artifact.Descriptor
 	dir  string
 
-	data, tree, bitmap file
+	data, tree, bitmap durable.File
 }
 
 // open opens the files, and makes them where they are not to be resumed. It
@@ -131,7 +132,7 @@ func (a *area) open(resume bool) (have []byte, err error) {
 	groups := (a.desc.Size + store.Group - 1) / store.Group
 	for _, f := range []struct {
 		name string
-		into *file
+		into *durable.File
 		size int64
 	}{
 		{"data", &a.data, a.desc.Size},
@@ -153,7 +154,7 @@ func (a *area) open(resume bool) (have []byte, err error) {
 func (a *area) resume() (have []byte, err error) {
 	for _, f := range []struct {
 		name string
-		into *file
+		into *durable.File
 	}{{"data", &a.data}, {"tree", &a.tree}, {"have", &a.bitmap}} {
 		if *f.into, err = a.s.fs.OpenWrite(filepath.Join(a.dir, f.name)); err != nil {
 			return nil, err
@@ -167,7 +168,7 @@ func (a *area) Data() store.ReaderWriterAt { return a.data }
 func (a *area) Tree() store.ReaderWriterAt { return shifted{a.tree} }
 
 // shifted is a tree file from its outboard on.
-type shifted struct{ f file }
+type shifted struct{ f durable.File }
 
 func (t shifted) ReadAt(p []byte, at int64) (int, error) { return t.f.ReadAt(p, at+treeHeader) }
 
@@ -212,7 +213,7 @@ func (a *area) Commit() error {
 }
 
 func (a *area) sync() error {
-	for _, f := range []file{a.data, a.tree} {
+	for _, f := range []durable.File{a.data, a.tree} {
 		if err := f.Sync(); err != nil {
 			return err
 		}
@@ -242,7 +243,7 @@ func (a *area) Discard() {
 }
 
 func (a *area) Close() {
-	for _, f := range []*file{&a.data, &a.tree, &a.bitmap} {
+	for _, f := range []*durable.File{&a.data, &a.tree, &a.bitmap} {
 		if *f != nil {
 			_ = (*f).Close()
 			*f = nil
@@ -251,7 +252,7 @@ func (a *area) Close() {
 }
 
 // readOnly is a blob's file, which nobody writes.
-type readOnly struct{ osFile }
+type readOnly struct{ durable.File }
 
 func (readOnly) WriteAt([]byte, int64) (int, error) { return 0, os.ErrPermission }
 
@@ -263,6 +264,6 @@ func (a *area) Reopen() error {
 	if err != nil {
 		return fmt.Errorf("store: %w", err)
 	}
-	a.data, a.tree = readOnly{osFile{data}}, readOnly{osFile{tree}}
+	a.data, a.tree = readOnly{durable.Open(data)}, readOnly{durable.Open(tree)}
 	return nil
 }

@@ -6,185 +6,15 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
-	"strings"
-	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/durable"
+	"github.com/pyrsia/appliance/modules/durable/durabletest"
 	"github.com/pyrsia/appliance/modules/store"
 	"github.com/pyrsia/appliance/modules/store/storetest"
 )
-
-var errCrash = errors.New("crash")
-
-// faulty is a file system that ends at a chosen step: that step and all later
-// ones fail. With torn the step's write is done by half. With power every file
-// that was not fsynced is cut in half afterwards, as a power cut may leave it.
-type faulty struct {
-	osFS
-	mu    sync.Mutex
-	armed bool
-	after int // steps that still succeed
-	steps int
-	err   error
-	torn  bool
-	dirty map[string]bool
-}
-
-func newFaulty() *faulty { return &faulty{err: errCrash, dirty: map[string]bool{}} }
-
-func (f *faulty) step() error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if !f.armed {
-		return nil
-	}
-	f.steps++
-	if f.steps > f.after {
-		return f.err
-	}
-	return nil
-}
-
-func (f *faulty) mark(path string, dirty bool) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if dirty {
-		f.dirty[path] = true
-	} else {
-		delete(f.dirty, path)
-	}
-}
-
-func (f *faulty) moved(from, to string) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for path := range f.dirty {
-		if strings.HasPrefix(path, from+"/") {
-			delete(f.dirty, path)
-			f.dirty[to+strings.TrimPrefix(path, from)] = true
-		}
-	}
-}
-
-// cutPower leaves of every file that was not fsynced the first half.
-func (f *faulty) cutPower(t *testing.T) {
-	for path := range f.dirty {
-		info, err := os.Stat(path)
-		if err != nil {
-			continue // removed
-		}
-		data, err := os.ReadFile(path)
-		if err != nil {
-			t.Fatal(err)
-		}
-		clear(data[info.Size()/2:])
-		if err := os.WriteFile(path, data, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-func (f *faulty) Mkdir(path string) error {
-	if err := f.step(); err != nil {
-		return err
-	}
-	return f.osFS.Mkdir(path)
-}
-
-func (f *faulty) Create(path string) (file, error) {
-	if err := f.step(); err != nil {
-		return nil, err
-	}
-	inner, err := f.osFS.Create(path)
-	if err != nil {
-		return nil, err
-	}
-	return &faultyFile{inner, f, path}, nil
-}
-
-func (f *faulty) OpenWrite(path string) (file, error) {
-	if err := f.step(); err != nil {
-		return nil, err
-	}
-	inner, err := f.osFS.OpenWrite(path)
-	if err != nil {
-		return nil, err
-	}
-	return &faultyFile{inner, f, path}, nil
-}
-
-func (f *faulty) Rename(from, to string) error {
-	if err := f.step(); err != nil {
-		return err
-	}
-	if err := f.osFS.Rename(from, to); err != nil {
-		return err
-	}
-	f.moved(from, to)
-	return nil
-}
-
-func (f *faulty) RemoveAll(path string) error {
-	if err := f.step(); err != nil {
-		return err
-	}
-	return f.osFS.RemoveAll(path)
-}
-
-func (f *faulty) SyncDir(path string) error {
-	if err := f.step(); err != nil {
-		return err
-	}
-	return f.osFS.SyncDir(path)
-}
-
-type faultyFile struct {
-	file
-	f    *faulty
-	path string
-}
-
-func (w *faultyFile) Write(p []byte) (int, error) {
-	if err := w.f.step(); err != nil {
-		if w.f.torn {
-			_, _ = w.file.Write(p[:len(p)/2])
-		}
-		return 0, err
-	}
-	w.f.mark(w.path, true)
-	return w.file.Write(p)
-}
-
-func (w *faultyFile) WriteAt(p []byte, at int64) (int, error) {
-	if err := w.f.step(); err != nil {
-		if w.f.torn {
-			_, _ = w.file.WriteAt(p[:len(p)/2], at)
-		}
-		return 0, err
-	}
-	w.f.mark(w.path, true)
-	return w.file.WriteAt(p, at)
-}
-
-func (w *faultyFile) Reserve(size int64) error {
-	if err := w.f.step(); err != nil {
-		return err
-	}
-	return w.file.Reserve(size)
-}
-
-func (w *faultyFile) Sync() error {
-	if err := w.f.step(); err != nil {
-		return err
-	}
-	if err := w.file.Sync(); err != nil {
-		return err
-	}
-	w.f.mark(w.path, false)
-	return nil
-}
 
 // scratch is a temporary folder in memory where the machine has one: hundreds
 // of stores are made here, and what a lost fsync does is simulated.
@@ -327,39 +157,35 @@ func counted(s *Store) (n int64) {
 }
 
 func TestCrashAtEveryStep(t *testing.T) {
-	for _, kind := range []struct {
-		name        string
-		torn, power bool
-	}{{"process", false, false}, {"torn write", true, false}, {"power", false, true}} {
-		t.Run(kind.name, func(t *testing.T) {
+	for _, kind := range durabletest.Kinds {
+		if kind.Once {
+			continue
+		}
+		t.Run(kind.Name, func(t *testing.T) {
 			t.Parallel()
-			for after := 0; ; after++ {
+			for after, failed := 0, true; failed; after++ {
 				dir := scratch(t)
-				f := newFaulty()
-				f.after, f.torn = after, kind.torn
+				f := durabletest.New(durable.OS(false), kind)
 				s, err := Open(dir, Options{fs: f})
 				if err != nil {
 					t.Fatal(err)
 				}
-				f.armed = true
+				f.Arm(after)
 				p := &promised{map[artifact.SHA256][]byte{}, map[artifact.SHA256]bool{}}
-				err = script(t, s, p)
-				if err != nil && !errors.Is(err, errCrash) {
+				if err = script(t, s, p); err != nil && !errors.Is(err, durabletest.ErrCrash) {
 					t.Fatalf("after %d steps: %v", after, err)
 				}
+				failed = f.Failed()
 				_ = s.lock.Close() // the process is gone, and its lock with it
-				if kind.power {
-					f.cutPower(t)
-				}
+				f.CutPower(t)
 				check(t, dir, p)
 				if t.Failed() {
 					t.Fatalf("crashed after step %d", after)
 				}
-				if err == nil {
-					t.Logf("%d steps", f.steps)
-					return
-				}
 				_ = os.RemoveAll(dir)
+				if !failed {
+					t.Logf("%d steps", after)
+				}
 			}
 		})
 	}
@@ -378,59 +204,68 @@ func TestCrashInOpen(t *testing.T) {
 	}
 	_ = s.Close()
 	for after := range 20 {
-		f := newFaulty()
-		f.armed, f.after = true, after
+		f := durabletest.New(durable.OS(false), durabletest.Kind{Err: durabletest.ErrCrash})
+		f.Arm(after)
 		if s, err := Open(dir, Options{fs: f}); err == nil {
 			_ = s.Close()
-		} else if !errors.Is(err, errCrash) {
+		} else if !errors.Is(err, durabletest.ErrCrash) {
 			t.Fatal(err)
 		}
 	}
 	check(t, dir, p)
 }
 
-// A full disk: ErrQuota, nothing half-done, and it goes on when there is room.
-func TestFullDiskInjected(t *testing.T) {
-	for after := 0; ; after++ {
-		f := newFaulty()
-		f.after, f.err = after, noRoom(syscall.ENOSPC)
-		dir := scratch(t)
-		s, err := Open(dir, Options{fs: f})
-		if err != nil {
-			t.Fatal(err)
+// A disk that fails at a step and then works again: an error, ErrQuota where it
+// was full, nothing half-done, and it goes on.
+func TestDiskFailsOnce(t *testing.T) {
+	for _, kind := range durabletest.Kinds {
+		if !kind.Once {
+			continue
 		}
-		f.armed = true
-		p := &promised{map[artifact.SHA256][]byte{}, map[artifact.SHA256]bool{}}
-		err = script(t, s, p)
-		if err != nil && !errors.Is(err, store.ErrQuota) {
-			t.Fatalf("after %d steps: %v", after, err)
-		}
-		f.armed = false
-		if full := err; full != nil {
-			// The same process, the same open store, and room again.
-			if err := script(t, s, p); err != nil {
-				t.Fatalf("full after %d steps, then room: %v", after, err)
+		t.Run(kind.Name, func(t *testing.T) {
+			t.Parallel()
+			for after, failed := 0, true; failed; after++ {
+				failed = failOnce(t, kind, after)
+				if t.Failed() {
+					t.Fatalf("failed after step %d", after)
+				}
 			}
-		}
-		if err := s.Close(); err != nil {
-			t.Fatal(err)
-		}
-		check(t, dir, p)
-		if t.Failed() {
-			t.Fatalf("full after step %d", after)
-		}
-		if err == nil {
-			return
-		}
-		_ = os.RemoveAll(dir)
+		})
 	}
+}
+
+func failOnce(t *testing.T, kind durabletest.Kind, after int) (failed bool) {
+	f := durabletest.New(durable.OS(false), kind)
+	dir := scratch(t)
+	defer os.RemoveAll(dir)
+	s, err := Open(dir, Options{fs: f})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Arm(after)
+	p := &promised{map[artifact.SHA256][]byte{}, map[artifact.SHA256]bool{}}
+	err = script(t, s, p)
+	if err != nil && (!errors.Is(err, kind.Err) || errors.Is(err, store.ErrQuota) != (kind.Err == syscall.ENOSPC)) {
+		t.Fatalf("after %d steps: %v", after, err)
+	}
+	failed = f.Failed()
+	f.Arm(-1)
+	// The same process, the same open store.
+	if err := script(t, s, p); err != nil {
+		t.Fatalf("after step %d failed: %v", after, err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	check(t, dir, p)
+	return failed
 }
 
 // The same on a real file system of 4 MiB, where the tests may mount one.
 func TestFullDisk(t *testing.T) {
 	dir := t.TempDir()
 	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=4m"); err != nil {
-		t.Skipf("mounting a tmpfs: %v (TestFullDiskInjected covers it)", err)
+		t.Skipf("mounting a tmpfs: %v (TestDiskFailsOnce covers it)", err)
 	}
 	defer func() {
 		if err := syscall.Unmount(dir, 0); err != nil {

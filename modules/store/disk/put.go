@@ -10,6 +10,7 @@ import (
 	"syscall"
 
 	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/durable"
 	"github.com/pyrsia/appliance/modules/store"
 )
 
@@ -76,7 +77,7 @@ func (p *putting) run(ctx context.Context, r io.Reader) (artifact.Descriptor, er
 }
 
 // copy writes r's bytes, hashing them on the way.
-func (p *putting) copy(ctx context.Context, data file, r io.Reader) error {
+func (p *putting) copy(ctx context.Context, data durable.File, r io.Reader) error {
 	buffer := make([]byte, 256<<10)
 	for {
 		n, end := 0, error(nil)
@@ -100,7 +101,7 @@ func (p *putting) copy(ctx context.Context, data file, r io.Reader) error {
 	}
 }
 
-func (p *putting) write(data file, b []byte) error {
+func (p *putting) write(data durable.File, b []byte) error {
 	p.size += int64(len(b))
 	if p.want.Size >= 0 && p.size > p.want.Size {
 		return fmt.Errorf("%w: more than %d bytes", store.ErrMismatch, p.want.Size)
@@ -138,7 +139,7 @@ func (p *putting) reserve() error {
 }
 
 // finish makes the temporary folder complete and durable.
-func (p *putting) finish(data file, desc artifact.Descriptor, outboard []byte) error {
+func (p *putting) finish(data durable.File, desc artifact.Descriptor, outboard []byte) error {
 	if err := data.Sync(); err != nil {
 		return err
 	}
