@@ -15,6 +15,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 	"sync"
 	"time"
 
@@ -51,7 +52,7 @@ const MaxKey = 32768
 
 // The buckets of the log; the state's are ledger's.
 const (
-	bucketMeta   = "meta"   // "head" → head
+	bucketMeta   = "meta"   // "head" → head, "version" → stateVersion in decimal, "fork" → Fork
 	bucketLeaves = "leaves" // index → leaf bytes
 	bucketHashes = "hashes" // stored-hash index → hash (x/mod/sumdb/tlog)
 	bucketBlocks = "blocks" // height → blockEntry
@@ -62,13 +63,12 @@ var Buckets = append([]string{bucketMeta, bucketLeaves, bucketHashes, bucketBloc
 
 // stateVersion is that of what the backend holds. It moves with every change of
 // the state's types and of what the rules write.
-const stateVersion = 3
+const stateVersion = 4
 
-var headKey = []byte("head")
+var headKey, versionKey = []byte("head"), []byte("version")
 
 // head is the end of the chain.
 type head struct {
-	Version  int64           `json:"version"`
 	Height   int64           `json:"height"`
 	Time     int64           `json:"time"`
 	Frontier record.Frontier `json:"frontier"`
@@ -152,7 +152,10 @@ func (c *Chain) found(tx ledger.Tx, genesisLeaf []byte, set *record.Set) error {
 			return fmt.Errorf("%w: it has %s and no genesis", ErrDamaged, bucket)
 		}
 	}
-	h := head{Version: stateVersion, set: set, next: set}
+	h := head{set: set, next: set}
+	if err := tx.Put(bucketMeta, versionKey, strconv.AppendInt(nil, stateVersion, 10)); err != nil {
+		return err
+	}
 	if err := ledger.Found(tx, set); err != nil {
 		return err
 	}
@@ -168,12 +171,12 @@ func (c *Chain) found(tx ledger.Tx, genesisLeaf []byte, set *record.Set) error {
 
 // resume goes on where the backend's chain ends.
 func (c *Chain) resume(r ledger.Reader) error {
+	if version := r.Get(bucketMeta, versionKey); string(version) != strconv.Itoa(stateVersion) {
+		return fmt.Errorf("the chain file is of another version of pyrsia (%.20q, this one is %d); move it away and start again, and the node fetches the chain from its peers", version, stateVersion)
+	}
 	var h head
 	if err := ledger.GetJSON(r, bucketMeta, headKey, &h); err != nil {
 		return fmt.Errorf("%w: its end: %w", ErrDamaged, err)
-	}
-	if h.Version != stateVersion {
-		return fmt.Errorf("the chain file is of another version of pyrsia (%d, this one is %d); move it away and start again, and the node fetches the chain from its peers", h.Version, stateVersion)
 	}
 	var entry blockEntry
 	if err := ledger.GetJSON(r, bucketBlocks, be64(h.Height), &entry); err != nil {
@@ -389,7 +392,7 @@ func (c *Chain) apply(tx ledger.Tx, before head, block *record.Block) (head, err
 		return head{}, err
 	}
 	after := head{
-		Version: stateVersion, Height: header.Height, Time: header.Time, Frontier: before.Frontier.Clone(),
+		Height: header.Height, Time: header.Time, Frontier: before.Frontier.Clone(),
 		set: before.next, next: before.next,
 	}
 	rules := ledger.NewRules(tx, c.network, before.set, header.Height, header.Time)

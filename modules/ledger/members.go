@@ -52,10 +52,10 @@ func (m member) wait() int64 {
 
 // Evidence is a proven offence of a member.
 type Evidence struct {
-	record.Offence
-	Leaf     int64 `json:"leaf"`
-	Included int64 `json:"included"` // height of the block that recorded it
-	Time     int64 `json:"time"`     // of that block
+	record.Offence `json:"offence"`
+	Leaf           int64 `json:"leaf"`
+	Included       int64 `json:"included"` // height of the block that recorded it
+	Time           int64 `json:"time"`     // of that block
 }
 
 var keyLast = []byte("last") // in bucketSets; the others are heights of 8 bytes

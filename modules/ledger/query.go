@@ -1,7 +1,6 @@
 package ledger
 
 import (
-	"encoding/json"
 	"slices"
 	"sort"
 
@@ -112,7 +111,7 @@ func scan[T any](r Reader, bucket, prefix string) (values []T, err error) {
 	values = []T{}
 	r.Scan(bucket, []byte(prefix), func(_, data []byte) bool {
 		var value T
-		if err = json.Unmarshal(data, &value); err != nil {
+		if err = record.Unmarshal(data, &value); err != nil {
 			return false
 		}
 		values = append(values, value)

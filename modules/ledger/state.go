@@ -9,8 +9,6 @@
 package ledger
 
 import (
-	"bytes"
-	"encoding/json"
 	"errors"
 
 	"github.com/pyrsia/appliance/modules/artifact"
@@ -168,17 +166,16 @@ func GetJSON(r Reader, bucket string, key []byte, value any) error {
 	if data == nil {
 		return ErrNotFound
 	}
-	return json.Unmarshal(data, value)
+	return record.Unmarshal(data, value)
 }
 
-// PutJSON writes a value as JSON. State is not hashed: any JSON will do, but
-// record.Raw reads back only what stands in it unescaped.
+// PutJSON writes a value as record's canonical JSON. State is not hashed, and any
+// form would do: this one is read in one pass, and refuses what a broken disk made
+// of it.
 func PutJSON(tx Tx, bucket string, key []byte, value any) error {
-	var data bytes.Buffer
-	encoder := json.NewEncoder(&data)
-	encoder.SetEscapeHTML(false)
-	if err := encoder.Encode(value); err != nil {
+	data, err := record.Marshal(value)
+	if err != nil {
 		return err
 	}
-	return tx.Put(bucket, key, data.Bytes())
+	return tx.Put(bucket, key, data)
 }

@@ -18,8 +18,8 @@ const (
 // Frontier is the right edge of an RFC 6962 tree: all that is needed to append
 // leaves and know the root. The zero value is the empty tree. Copy with Clone.
 type Frontier struct {
-	Size   int64
-	Hashes []Hash // roots of the complete subtrees, largest first
+	Size   int64  `json:"size"`
+	Hashes []Hash `json:"hashes"` // roots of the complete subtrees, largest first
 }
 
 // Clone is an independent copy.
