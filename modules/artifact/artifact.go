@@ -6,6 +6,7 @@
 package artifact
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/hex"
 	"errors"
@@ -35,16 +36,19 @@ func (d SHA256) OCI() string { return "sha256:" + d.String() }
 func (d SHA256) IsZero() bool { return d == SHA256{} }
 
 // MarshalText implements encoding.TextMarshaler.
-func (d SHA256) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+func (d SHA256) MarshalText() ([]byte, error) { return d.AppendText(nil) }
+
+// AppendText implements encoding.TextAppender.
+func (d SHA256) AppendText(to []byte) ([]byte, error) { return hex.AppendEncode(to, d[:]), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler; only String's form is taken.
-func (d *SHA256) UnmarshalText(text []byte) error { return decodeHex(d[:], string(text)) }
+func (d *SHA256) UnmarshalText(text []byte) error { return decodeHex(d[:], text) }
 
 // ParseSHA256 reads a digest as String writes it, with or without the prefix
 // "sha256:".
 func ParseSHA256(s string) (SHA256, error) {
 	var d SHA256
-	return d, decodeHex(d[:], strings.TrimPrefix(s, "sha256:"))
+	return d, decodeHex(d[:], []byte(strings.TrimPrefix(s, "sha256:")))
 }
 
 // String is the digest as 64 lower-case hexadecimal digits.
@@ -54,28 +58,28 @@ func (d BLAKE3) String() string { return hex.EncodeToString(d[:]) }
 func (d BLAKE3) IsZero() bool { return d == BLAKE3{} }
 
 // MarshalText implements encoding.TextMarshaler.
-func (d BLAKE3) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+func (d BLAKE3) MarshalText() ([]byte, error) { return d.AppendText(nil) }
+
+// AppendText implements encoding.TextAppender.
+func (d BLAKE3) AppendText(to []byte) ([]byte, error) { return hex.AppendEncode(to, d[:]), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler; only String's form is taken.
-func (d *BLAKE3) UnmarshalText(text []byte) error { return decodeHex(d[:], string(text)) }
+func (d *BLAKE3) UnmarshalText(text []byte) error { return decodeHex(d[:], text) }
 
 // ParseBLAKE3 reads a digest as String writes it.
 func ParseBLAKE3(s string) (BLAKE3, error) {
 	var d BLAKE3
-	return d, decodeHex(d[:], s)
+	return d, decodeHex(d[:], []byte(s))
 }
 
-func decodeHex(dst []byte, s string) error {
+func decodeHex(dst, s []byte) error {
 	if len(s) != 2*len(dst) {
 		return fmt.Errorf("%w digest %.80q: want %d hexadecimal digits", ErrMalformed, s, 2*len(dst))
 	}
-	for i := 0; i < len(s); i++ {
-		if !strings.ContainsRune("0123456789abcdef", rune(s[i])) {
-			return fmt.Errorf("%w digest %.80q: want lower-case hexadecimal digits", ErrMalformed, s)
-		}
+	if _, err := hex.Decode(dst, s); err != nil || bytes.ContainsAny(s, "ABCDEF") {
+		return fmt.Errorf("%w digest %.80q: want lower-case hexadecimal digits", ErrMalformed, s)
 	}
-	_, err := hex.Decode(dst, []byte(s))
-	return err
+	return nil
 }
 
 // Descriptor names the bytes of one file completely.

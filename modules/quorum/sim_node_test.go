@@ -55,6 +55,7 @@ type simNode struct {
 	locks    map[record.Hash]record.Attempt // this node's own, by recipe
 	sent     map[record.Hash]int64
 	endorsed map[record.Hash]record.Part
+	held     map[record.Hash]record.Part
 	wasOpen  bool
 	seen     int64    // height that was looked at
 	queued   []func() // events that came up while one was under way
@@ -120,7 +121,7 @@ func (n *simNode) boot() {
 	n.up = true
 	n.life++
 	n.heard, n.building, n.locks = map[record.Hash]record.Attempt{}, map[record.Hash]bool{}, map[record.Hash]record.Attempt{}
-	n.sent, n.endorsed = map[record.Hash]int64{}, map[record.Hash]record.Part{}
+	n.sent, n.endorsed, n.held = map[record.Hash]int64{}, map[record.Hash]record.Part{}, map[record.Hash]record.Part{}
 	n.wasOpen, n.queued, n.loop, n.seen = false, nil, nil, 0
 	for from := range n.w.cfg.N {
 		delete(n.w.delivered, [2]int{n.i, from})
@@ -672,11 +673,14 @@ func (n *simNode) hold(digest record.Hash, a record.Attempt) {
 	if !n.w.goodLocks[a.Lock.SHA256] && n.liar != liesFalse {
 		return
 	}
-	holding, err := record.SignHolding(n.genesis(), a, n.id, n.signers.Vote)
-	if err != nil {
-		n.w.fail("%s: %v", n.name(), err)
+	if _, known := n.held[digest]; !known {
+		holding, err := record.SignHolding(n.genesis(), a, n.id, n.signers.Vote)
+		if err != nil {
+			n.w.fail("%s: %v", n.name(), err)
+		}
+		n.held[digest] = record.Part{Hold: &record.HoldPart{Attempt: a, Holding: holding}}
 	}
-	n.submit(record.Part{Hold: &record.HoldPart{Attempt: a, Holding: holding}})
+	n.submit(n.held[digest])
 }
 
 // vote builds, commits and reveals.

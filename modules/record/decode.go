@@ -120,9 +120,10 @@ func (s *scanner) object(depth int) bool {
 	if s.take('}') {
 		return true
 	}
-	for last, first := "", true; ; first = false {
+	var last []byte
+	for first := true; ; first = false {
 		name, ok := s.text()
-		if !ok || (!first && !lessUTF16(last, name)) || !s.take(':') || !s.value(depth) {
+		if !ok || !first && compareUTF16(last, name) >= 0 || !s.take(':') || !s.value(depth) {
 			return false
 		}
 		if s.take('}') {
@@ -159,15 +160,17 @@ func (s *scanner) integer() (int64, bool) {
 	for c := s.next(); c >= '0' && c <= '9'; c = s.next() {
 		s.at++
 	}
-	digits := string(s.data[from:s.at])
-	n, err := strconv.ParseInt(digits, 10, 64)
-	return n, err == nil && n <= maxInteger && n >= -maxInteger && strconv.FormatInt(n, 10) == digits
+	digits := s.data[from:s.at]
+	n, err := strconv.ParseInt(string(digits), 10, 64)
+	var again [20]byte
+	return n, err == nil && n <= maxInteger && n >= -maxInteger && bytes.Equal(strconv.AppendInt(again[:0], n, 10), digits)
 }
 
-// text reads a string and decodes it.
-func (s *scanner) text() (string, bool) {
+// text reads a string and decodes it. Where it has no escapes it shares memory with
+// the data.
+func (s *scanner) text() ([]byte, bool) {
 	if !s.take('"') {
-		return "", false
+		return nil, false
 	}
 	from := s.at
 	for c := s.next(); c >= 0x20 && c < utf8.RuneSelf && c != '"' && c != '\\'; c = s.next() {
@@ -175,28 +178,28 @@ func (s *scanner) text() (string, bool) {
 	}
 	if s.next() == '"' {
 		s.at++
-		return string(s.data[from : s.at-1]), true
+		return s.data[from : s.at-1], true
 	}
-	decoded := append([]byte(nil), s.data[from:s.at]...)
+	decoded := bytes.Clone(s.data[from:s.at])
 	for s.at < len(s.data) {
 		switch c := s.data[s.at]; {
 		case c == '"':
 			s.at++
-			return string(decoded), utf8.Valid(decoded)
+			return decoded, utf8.Valid(decoded)
 		case c == '\\':
 			r, ok := s.escape()
 			if !ok {
-				return "", false
+				return nil, false
 			}
 			decoded = append(decoded, r)
 		case c < 0x20:
-			return "", false
+			return nil, false
 		default:
 			decoded = append(decoded, c)
 			s.at++
 		}
 	}
-	return "", false
+	return nil, false
 }
 
 // escape reads one of the escapes that text writes.
@@ -214,37 +217,35 @@ func (s *scanner) fail(format string, args ...any) bool {
 	return false
 }
 
-var textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
-
 // into reads a value of v's type. depth is that of the value itself.
-func (s *scanner) into(v reflect.Value, depth int) bool {
-	if v.Type() == rawType {
+func (s *scanner) into(v reflect.Value, depth int) bool { return s.as(formOf(v.Type()), v, depth) }
+
+// as reads a value of a form.
+func (s *scanner) as(form form, v reflect.Value, depth int) bool {
+	switch form {
+	case formRaw:
 		return s.raw(v, depth)
-	}
-	if reflect.PointerTo(v.Type()).Implements(textUnmarshaler) {
+	case formText:
 		return s.itself(v.Addr().Interface().(encoding.TextUnmarshaler))
-	}
-	switch v.Kind() {
-	case reflect.Pointer:
+	case formPointer:
 		v.Set(reflect.New(v.Type().Elem()))
 		return s.into(v.Elem(), depth)
-	case reflect.Struct:
+	case formStruct:
 		return s.structure(v, depth+1)
-	case reflect.Map:
+	case formMap:
 		return s.mapping(v, depth+1)
-	case reflect.Slice:
-		if v.Type().Elem().Kind() == reflect.Uint8 {
-			return s.bytes(v)
-		}
+	case formList:
 		return s.list(v, depth+1)
-	case reflect.String:
+	case formBytes:
+		return s.bytes(v)
+	case formString:
 		text, ok := s.text()
-		v.SetString(text)
+		v.SetString(string(text))
 		return ok
-	case reflect.Bool:
+	case formBool:
 		v.SetBool(s.next() == 't')
 		return s.word(strconv.FormatBool(v.Bool()))
-	case reflect.Int, reflect.Int64, reflect.Int32:
+	case formInteger:
 		n, ok := s.integer()
 		if !ok || v.OverflowInt(n) {
 			return false
@@ -273,7 +274,7 @@ func (s *scanner) itself(v encoding.TextUnmarshaler) bool {
 	if !ok {
 		return false
 	}
-	if err := v.UnmarshalText([]byte(text)); err != nil {
+	if err := v.UnmarshalText(text); err != nil {
 		return s.fail("%v", err)
 	}
 	return true
@@ -285,7 +286,7 @@ func (s *scanner) bytes(v reflect.Value) bool {
 		return false
 	}
 	// A decoder of base64 passes over line ends, wherever they stand.
-	data, err := base64.StdEncoding.Strict().DecodeString(text)
+	data, err := base64.StdEncoding.Strict().AppendDecode([]byte{}, text)
 	if err != nil || len(text) != base64.StdEncoding.EncodedLen(len(data)) {
 		return s.fail("no base64")
 	}
@@ -301,11 +302,11 @@ func (s *scanner) list(v reflect.Value, depth int) bool {
 	if s.take(']') {
 		return true
 	}
+	form := formOf(v.Type().Elem())
 	for n := 0; ; n++ {
 		v.Grow(1)
 		v.SetLen(n + 1)
-		v.Index(n).SetZero()
-		if !s.into(v.Index(n), depth) {
+		if !s.as(form, v.Index(n), depth) {
 			return false
 		}
 		if s.take(']') {
@@ -325,16 +326,17 @@ func (s *scanner) mapping(v reflect.Value, depth int) bool {
 	if s.take('}') {
 		return true
 	}
-	for last, first := "", true; ; first = false {
+	var last []byte
+	for first := true; ; first = false {
 		name, ok := s.text()
-		if !ok || !first && !lessUTF16(last, name) || !s.take(':') {
+		if !ok || !first && compareUTF16(last, name) >= 0 || !s.take(':') {
 			return false
 		}
 		value := reflect.New(v.Type().Elem()).Elem()
 		if !s.into(value, depth) {
 			return false
 		}
-		v.SetMapIndex(reflect.ValueOf(name).Convert(v.Type().Key()), value)
+		v.SetMapIndex(reflect.ValueOf(string(name)).Convert(v.Type().Key()), value)
 		if s.take('}') {
 			return true
 		}
@@ -361,7 +363,7 @@ func (s *scanner) structure(v reflect.Value, depth int) bool {
 			continue
 		}
 		first = false
-		if !s.into(value, depth) {
+		if !s.as(f.form, value, depth) {
 			return false
 		}
 		if f.omit && isEmpty(value) {

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"encoding/base64"
@@ -25,7 +26,10 @@ func (h Hash) Short() string { return hex.EncodeToString(h[:6]) }
 func (h Hash) IsZero() bool { return h == Hash{} }
 
 // MarshalText implements encoding.TextMarshaler.
-func (h Hash) MarshalText() ([]byte, error) { return []byte(h.String()), nil }
+func (h Hash) MarshalText() ([]byte, error) { return h.AppendText(nil) }
+
+// AppendText implements encoding.TextAppender.
+func (h Hash) AppendText(to []byte) ([]byte, error) { return hex.AppendEncode(to, h[:]), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (h *Hash) UnmarshalText(text []byte) error {
@@ -35,7 +39,7 @@ func (h *Hash) UnmarshalText(text []byte) error {
 	if _, err := hex.Decode(h[:], text); err != nil {
 		return fmt.Errorf("%w: hash %.80q", ErrMalformed, text)
 	}
-	if h.String() != string(text) {
+	if bytes.ContainsAny(text, "ABCDEF") {
 		return fmt.Errorf("%w: hash %.80q: want lower-case digits", ErrMalformed, text)
 	}
 	return nil
@@ -58,6 +62,11 @@ type PublicKey [ed25519.PublicKeySize]byte
 
 // MarshalText implements encoding.TextMarshaler.
 func (k PublicKey) MarshalText() ([]byte, error) { return encodeBase64(k[:]), nil }
+
+// AppendText implements encoding.TextAppender.
+func (k PublicKey) AppendText(to []byte) ([]byte, error) {
+	return base64.StdEncoding.AppendEncode(to, k[:]), nil
+}
 
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (k *PublicKey) UnmarshalText(text []byte) error { return decodeBase64(k[:], text) }
@@ -113,6 +122,11 @@ type Signature [ed25519.SignatureSize]byte
 // MarshalText implements encoding.TextMarshaler.
 func (s Signature) MarshalText() ([]byte, error) { return encodeBase64(s[:]), nil }
 
+// AppendText implements encoding.TextAppender.
+func (s Signature) AppendText(to []byte) ([]byte, error) {
+	return base64.StdEncoding.AppendEncode(to, s[:]), nil
+}
+
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (s *Signature) UnmarshalText(text []byte) error { return decodeBase64(s[:], text) }
 
@@ -121,7 +135,11 @@ func encodeBase64(data []byte) []byte {
 }
 
 func decodeBase64(dst, text []byte) error {
-	data, err := base64.StdEncoding.Strict().AppendDecode(nil, text)
+	// A decoder of base64 passes over line ends, wherever they stand.
+	if len(text) != base64.StdEncoding.EncodedLen(len(dst)) {
+		return fmt.Errorf("%w: want %d bytes as base64", ErrMalformed, len(dst))
+	}
+	data, err := base64.StdEncoding.Strict().AppendDecode(make([]byte, 0, ed25519.SignatureSize), text)
 	if err != nil || len(data) != len(dst) {
 		return fmt.Errorf("%w: want %d bytes as base64", ErrMalformed, len(dst))
 	}

@@ -125,6 +125,7 @@ func alterations(data []byte, visit func([]byte)) {
 	for at := 0; at < len(data); at += step {
 		visit(append(bytes.Clone(data[:at]), data[at+1:]...))
 		visit(data[:at])
+		visit(append(append(bytes.Clone(data[:at]), `\n`...), data[at:]...)) // a line end in base64
 		for _, b := range []byte(" \n\"\\0/}]{,:nA\x80") {
 			visit(append(append(bytes.Clone(data[:at]), b), data[at:]...))
 			changed := bytes.Clone(data)
