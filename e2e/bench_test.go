@@ -18,22 +18,37 @@ import (
 // publications is how many packages the measurement publishes one by one.
 const publications = 7
 
+// sizes are the networks in which the members' own way is measured.
+var sizes = []int{3, 5, 7}
+
 func init() {
 	for i := range publications {
 		libraries[fmt.Sprintf("bench-%d", i)] = story{}
 	}
 }
 
-// TestBenchPublication measures, over real processes, the time from the last
-// member's reveal to the block on every node, from the nodes' own logs (one
-// machine, one clock).
+// TestBenchPublication measures, over real processes with BuildKit, the time from
+// the last member's reveal to the block on every node.
 func TestBenchPublication(t *testing.T) {
-	c := network(t)
+	measure(t, network(t))
+}
+
+// TestBenchMembers measures the same over networks of more members, each a process
+// in a network namespace of its own, which build without BuildKit.
+func TestBenchMembers(t *testing.T) {
+	for _, members := range sizes {
+		t.Run(fmt.Sprint(members), func(t *testing.T) { measure(t, apart(t, members)) })
+	}
+}
+
+// measure publishes one by one and reads the times from the nodes' own logs: one
+// machine, one clock.
+func measure(t *testing.T, c *cluster.Cluster) {
 	ctx := timely(t)
 	var times []time.Duration
 	for i := range publications {
 		purl := library(fmt.Sprintf("bench-%d", i))
-		if err := request(ctx, c.Node(i%3), purl); err != nil {
+		if err := request(ctx, c.Node(i%len(c.Builders())), purl); err != nil {
 			t.Fatal(err)
 		}
 		b := publishedEverywhere(t, ctx, c, purl)
@@ -42,8 +57,8 @@ func TestBenchPublication(t *testing.T) {
 		times = append(times, appended.Sub(revealed))
 	}
 	slices.Sort(times)
-	t.Logf("last attestation to block on all %d nodes: median %s, least %s, most %s of %d publications",
-		len(c.Nodes()), times[len(times)/2], times[0], times[len(times)-1], len(times))
+	t.Logf("last reveal to block on all %d nodes, %d of them build nodes: median %s, least %s, most %s of %d publications",
+		len(c.Nodes()), len(c.Builders()), times[len(times)/2], times[0], times[len(times)-1], len(times))
 }
 
 var stamp = regexp.MustCompile(`^time=(\S+) `)

@@ -56,6 +56,7 @@ type simNode struct {
 	sent     map[record.Hash]int64
 	endorsed map[record.Hash]record.Part
 	held     map[record.Hash]record.Part
+	revealed map[record.Hash]int64 // attempt → when it was first
 	wasOpen  bool
 	seen     int64    // height that was looked at
 	queued   []func() // events that came up while one was under way
@@ -122,6 +123,7 @@ func (n *simNode) boot() {
 	n.life++
 	n.heard, n.building, n.locks = map[record.Hash]record.Attempt{}, map[record.Hash]bool{}, map[record.Hash]record.Attempt{}
 	n.sent, n.endorsed, n.held = map[record.Hash]int64{}, map[record.Hash]record.Part{}, map[record.Hash]record.Part{}
+	n.revealed = map[record.Hash]int64{}
 	n.wasOpen, n.queued, n.loop, n.seen = false, nil, nil, 0
 	for from := range n.w.cfg.N {
 		delete(n.w.delivered, [2]int{n.i, from})
@@ -724,6 +726,10 @@ func (n *simNode) reveal(attempt, salt record.Hash, statement []byte) {
 	a, err := record.SignAttestation(attempt, n.id, salt, statement, n.signers.Vote)
 	if err != nil {
 		n.w.fail("%s: %v", n.name(), err)
+	}
+	if n.revealed[attempt] == 0 {
+		n.revealed[attempt] = n.w.now
+		n.w.revealed[attempt] = n.w.now
 	}
 	n.submit(record.Part{Reveal: &record.RevealPart{Attestation: a}})
 }

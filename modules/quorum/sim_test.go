@@ -3,8 +3,10 @@ package quorum
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/pyrsia/appliance/modules/chain/chaintest"
 	"github.com/pyrsia/appliance/modules/record"
@@ -105,5 +107,33 @@ func TestOneSim(t *testing.T) {
 	t.Logf("%+v", report)
 	if err != nil {
 		t.Error(err)
+	}
+}
+
+// BenchmarkMembers is how long, in the simulation's time, it takes from the last
+// member's reveal to the block on all of them, with 100 ms to a member and back. No
+// genesis leaf holds 100 members; modules/quorum/order/sim measures their order.
+func BenchmarkMembers(b *testing.B) {
+	for _, n := range []int{4, 25, 90} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			network := simNetwork(b, n, record.OrderTwoThirds)
+			var all []float64
+			for seed := 1; b.Loop(); seed++ {
+				w := newSimWorld(b, network, simConfig{Seed: uint64(seed), N: n, Order: record.OrderTwoThirds, Delay: 50 * time.Millisecond})
+				if w.run(); w.failure != nil {
+					b.Fatal(w.failure)
+				}
+				attempts, err := w.nodes[0].chain.Attempts()
+				if err != nil {
+					b.Fatal(err)
+				}
+				for _, a := range attempts {
+					all = append(all, float64(w.reached[a.PublishHeight]-w.revealed[a.ID]))
+				}
+			}
+			slices.Sort(all)
+			b.ReportMetric(all[len(all)/2], "ms-reveal-to-block")
+			b.ReportMetric(all[len(all)-1], "ms-most")
+		})
 	}
 }

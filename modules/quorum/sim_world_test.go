@@ -33,7 +33,8 @@ type simConfig struct {
 	Seed  uint64
 	N     int
 	Order string
-	Liars []string // kinds
+	Liars []string      // kinds
+	Delay time.Duration // if not 0, every message's way, and there is no bad time
 	Trace func(line string)
 }
 
@@ -90,6 +91,8 @@ type simWorld struct {
 	blocks    map[int64]record.Hash                    // by the first honest chain that had it
 	published map[record.Hash]record.Hash              // attempt → statement, on any honest chain
 	said      map[simSlot]record.BlockID               // of those who follow the rules
+	revealed  map[record.Hash]int64                    // attempt → when the last member revealed
+	reached   map[int64]int64                          // height → when the last member had it
 	replay    [][]byte                                 // what a liar has heard
 	delivered map[[2]int]map[simSlot]record.BlockID    // to, from → the order's messages taken in
 	warned    map[simAnswer]map[simSlot]record.BlockID // what an answer should have told
@@ -126,16 +129,22 @@ func (q *simQueue) Pop() any {
 
 // simulate runs a simulation. An error is a violation of what is promised.
 func simulate(t testing.TB, net *chaintest.Network, cfg simConfig) (simReport, error) {
+	w := newSimWorld(t, net, cfg)
+	w.run()
+	w.report.Virtual = time.Duration(w.now-chaintest.Start) * time.Millisecond
+	return w.report, w.failure
+}
+
+func newSimWorld(t testing.TB, net *chaintest.Network, cfg simConfig) *simWorld {
 	w := &simWorld{
 		cfg: cfg, t: t, net: net, rng: rand.New(rand.NewPCG(cfg.Seed, uint64(cfg.N))), now: chaintest.Start,
 		byID: map[record.Identity]*simNode{}, side: make([]int, cfg.N), goodLocks: map[artifact.SHA256]bool{},
 		blocks: map[int64]record.Hash{}, published: map[record.Hash]record.Hash{}, said: map[simSlot]record.BlockID{},
+		revealed: map[record.Hash]int64{}, reached: map[int64]int64{},
 		delivered: map[[2]int]map[simSlot]record.BlockID{}, warned: map[simAnswer]map[simSlot]record.BlockID{},
 	}
 	w.build()
-	w.run()
-	w.report.Virtual = time.Duration(w.now-chaintest.Start) * time.Millisecond
-	return w.report, w.failure
+	return w
 }
 
 func (w *simWorld) build() {
@@ -179,8 +188,13 @@ func (w *simWorld) at(after int64, do func()) {
 }
 
 func (w *simWorld) run() {
-	w.disturb()
-	w.at(simBad, w.heal)
+	if w.cfg.Delay == 0 {
+		w.disturb()
+		w.at(simBad, w.heal)
+	} else {
+		w.good = true
+		w.watch()
+	}
 	for w.failure == nil && len(w.queue) > 0 {
 		next := heap.Pop(&w.queue).(simItem)
 		w.now = next.at
@@ -351,6 +365,9 @@ func (w *simWorld) send(from, to int, message []byte) {
 }
 
 func (w *simWorld) delay() int64 {
+	if w.cfg.Delay > 0 {
+		return w.cfg.Delay.Milliseconds()
+	}
 	if !w.good && w.rng.IntN(10) == 0 {
 		return int64(1 + w.rng.IntN(5000))
 	}
@@ -359,6 +376,7 @@ func (w *simWorld) delay() int64 {
 
 // appended looks at a block that a member who follows the rules has appended.
 func (w *simWorld) appended(n *simNode, height int64) {
+	w.reached[height] = w.now
 	root := n.chain.Frontier().Root()
 	first, known := w.blocks[height]
 	if !known {

@@ -153,3 +153,23 @@ func TestLarge(t *testing.T) {
 		t.Errorf("%s for a block, want at most 2 s", perBlock)
 	}
 }
+
+// BenchmarkHundred is how long, in the simulation's time, 100 members take from
+// something to publish to the block on all of them, with 100 ms to a member and
+// back.
+func BenchmarkHundred(b *testing.B) {
+	for _, rule := range []string{record.OrderMajority, record.OrderTwoThirds} {
+		b.Run(rule, func(b *testing.B) {
+			var heights int64
+			var virtual time.Duration
+			for seed := uint64(1); b.Loop(); seed++ {
+				report, err := Run(Config{Seed: seed, N: 100, Order: rule, Delay: 50 * time.Millisecond})
+				if err != nil {
+					b.Fatal(err)
+				}
+				heights, virtual = heights+report.Heights, virtual+report.Virtual
+			}
+			b.ReportMetric(float64(virtual.Milliseconds())/float64(heights), "ms/block")
+		})
+	}
+}
