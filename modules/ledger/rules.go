@@ -378,17 +378,14 @@ func (r *Rules) publish(index int64, leaf *record.PublishLeaf) error {
 	if a.Status != StatusCommitted || a.Expired(r.time) {
 		return fmt.Errorf("%w: attempt %s is %s", errRule, a.ID.Short(), a.Status)
 	}
-	if err := r.vote(a, index, leaf.Envelope, leaf.Reveals, onceMore); err != nil {
+	statement, err := r.vote(a, index, leaf.Envelope, leaf.Reveals, onceMore)
+	if err != nil {
 		return err
 	}
 	a.Status, a.Published = StatusPublished, record.Digest(leaf.Envelope.Payload)
 	a.PublishLeaf, a.PublishHeight = index, r.height
 	if len(leaf.Reveals) < r.set.Majority() {
 		return fmt.Errorf("%w: %d equal attestations, want %d", errRule, len(leaf.Reveals), r.set.Majority())
-	}
-	statement, err := leaf.Envelope.Statement()
-	if err != nil {
-		return err
 	}
 	subjects, err := publishedFiles(statement, files, a.ID)
 	if err != nil {
@@ -420,41 +417,43 @@ const (
 	alsoLate      // votes of members who did not commit
 )
 
-// vote records attestations: each opens its member's commit, or is late.
+// vote records attestations of one statement: each opens its member's commit, or is
+// late.
 //
 // A publish leaf may repeat votes that an attest leaf recorded before it: a
 // lying proposer who puts one honest vote into an attest leaf would otherwise
 // keep the others from a majority.
-func (r *Rules) vote(a *Attempt, index int64, envelope record.Envelope, reveals []record.Reveal, also int) error {
-	attestations, err := record.Attestations(a.ID, envelope, reveals)
+func (r *Rules) vote(a *Attempt, index int64, envelope record.Envelope, reveals []record.Reveal, also int) (*record.Statement, error) {
+	attestations, statement, err := record.Attestations(a.ID, envelope, reveals)
 	if err != nil {
-		return err
+		return nil, err
 	}
+	digest := record.Digest(envelope.Payload)
 	for _, attestation := range attestations {
 		vote, voted := a.VoteOf(attestation.Identity)
-		again := voted && also == onceMore && vote.Statement == record.Digest(attestation.Statement)
+		again := voted && also == onceMore && vote.Statement == digest
 		if voted && !again {
-			return fmt.Errorf("%w: %s voted already", errRule, attestation.Identity)
+			return nil, fmt.Errorf("%w: %s voted already", errRule, attestation.Identity)
 		}
 		committed, ok := a.Committed(attestation.Identity)
 		if !ok && also != alsoLate {
-			return fmt.Errorf("%w: %s did not commit before", errRule, attestation.Identity)
+			return nil, fmt.Errorf("%w: %s did not commit before", errRule, attestation.Identity)
 		}
 		if !ok {
 			if err := r.witnessed(attestation.Identity, a); err != nil {
-				return err
+				return nil, err
 			}
 			committed = record.CommitValue(r.network.Genesis, a.ID, attestation.Identity, attestation.Salt, attestation.Statement)
 		}
 		if err := attestation.Check(r.network.Genesis, r.set, committed); err != nil {
-			return err
+			return nil, err
 		}
 		if again {
 			continue
 		}
-		a.Votes = append(a.Votes, Vote{Identity: attestation.Identity, Statement: record.Digest(attestation.Statement), Leaf: index, Late: !ok})
+		a.Votes = append(a.Votes, Vote{Identity: attestation.Identity, Statement: digest, Leaf: index, Late: !ok})
 	}
-	return nil
+	return statement, nil
 }
 
 // names publishes the files: all that the recipe names, of each family at least
@@ -583,7 +582,7 @@ func (r *Rules) attest(index int64, leaf *record.AttestLeaf) error {
 	if a.Status == StatusOpen && also == onlyCommitted {
 		return fmt.Errorf("%w: attempt %s has no commits yet", errRule, a.ID.Short())
 	}
-	if err := r.vote(a, index, leaf.Envelope, leaf.Reveals, also); err != nil {
+	if _, err := r.vote(a, index, leaf.Envelope, leaf.Reveals, also); err != nil {
 		return err
 	}
 	if a.Status == StatusCommitted && r.hopeless(a) {

@@ -29,12 +29,12 @@ func CheckSignatures(leaf Leaf, genesis Hash, set *Set, height int64) error {
 }
 
 func checkAttestations(attempt Hash, envelope Envelope, reveals []Reveal, set *Set) error {
-	attestations, err := Attestations(attempt, envelope, reveals)
+	attestations, _, err := Attestations(attempt, envelope, reveals)
 	if err != nil {
 		return err
 	}
 	return each(attestations, func(a Attestation) error {
-		return set.verify(a.Identity, PAE(PayloadType, a.Statement), a.Signature)
+		return set.verify(a.Identity, a.Signature, func() []byte { return PAE(PayloadType, a.Statement) })
 	})
 }
 

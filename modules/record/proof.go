@@ -325,12 +325,12 @@ func (b *Bundle) checkPublication(signed *SignedCheckpoint, genesis Hash, set *S
 	if !ok {
 		return fmt.Errorf("proof: %w: leaf %d is a %s, not a publication", ErrMalformed, b.Index, leaf.LeafType())
 	}
-	attestations, err := Attestations(publication.Attempt, publication.Envelope, publication.Reveals)
+	attestations, _, err := Attestations(publication.Attempt, publication.Envelope, publication.Reveals)
 	if err != nil {
 		return err
 	}
 	for _, a := range attestations {
-		if err := set.verify(a.Identity, PAE(PayloadType, a.Statement), a.Signature); err != nil {
+		if err := set.verify(a.Identity, a.Signature, func() []byte { return PAE(PayloadType, a.Statement) }); err != nil {
 			return fmt.Errorf("proof: %w", err)
 		}
 		v.Signers = append(v.Signers, a.Identity)

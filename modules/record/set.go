@@ -116,13 +116,14 @@ func (s *Set) digest() Hash {
 	return Digest(SignBytes("set", Hash{}, value))
 }
 
-// verify checks a member's signature by its vote key.
-func (s *Set) verify(id Identity, message []byte, signature Signature) error {
+// verify checks a member's signature by its vote key. The message is made only if
+// the signature is checked now.
+func (s *Set) verify(id Identity, signature Signature, message func() []byte) error {
 	node, ok := s.Node(id)
 	if !ok {
 		return fmt.Errorf("%w: %s is not in the set", ErrMalformed, id)
 	}
-	if !s.deferring && !node.VoteKey.Verify(message, signature) {
+	if !s.deferring && !node.VoteKey.Verify(message(), signature) {
 		return fmt.Errorf("%w: signature of %s does not verify", ErrMalformed, id)
 	}
 	return nil

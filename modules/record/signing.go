@@ -119,7 +119,7 @@ func (e Endorsement) Check(genesis Hash, set *Set, height int64) error {
 	if e.LastHeight > height+MaxEndorsement {
 		return fmt.Errorf("%w: endorsement counts up to height %d, more than %d after %d", ErrMalformed, e.LastHeight, MaxEndorsement, height)
 	}
-	return set.verify(e.Identity, e.message(genesis), e.Signature)
+	return set.verify(e.Identity, e.Signature, func() []byte { return e.message(genesis) })
 }
 
 // Digest is by what a holding names the attempt.
@@ -140,7 +140,7 @@ func SignHolding(genesis Hash, a Attempt, id Identity, vote Signer) (Holding, er
 
 // Check verifies the holding's signature.
 func (h Holding) Check(genesis Hash, set *Set, a Attempt) error {
-	return set.verify(h.Identity, a.message(genesis, h.Identity), h.Signature)
+	return set.verify(h.Identity, h.Signature, func() []byte { return a.message(genesis, h.Identity) })
 }
 
 // Message is what the signature is over.
@@ -162,7 +162,7 @@ func SignCommit(genesis, attempt Hash, id Identity, value Hash, vote Signer) (Co
 
 // Check verifies the commit's signature.
 func (c Commit) Check(genesis, attempt Hash, set *Set) error {
-	return set.verify(c.Identity, c.Message(genesis, attempt), c.Signature)
+	return set.verify(c.Identity, c.Signature, func() []byte { return c.Message(genesis, attempt) })
 }
 
 // Attestation is a member's revealed vote: its signature over a statement, and
@@ -173,6 +173,8 @@ type Attestation struct {
 	Salt      Hash      `json:"salt"`
 	Signature Signature `json:"signature"`
 	Statement Raw       `json:"statement"` // canonical
+
+	decoded *Statement // of Statement, where it was read already; nobody changes it
 }
 
 // SignAttestation signs a statement for a member.
@@ -186,36 +188,41 @@ func (a Attestation) Check(genesis Hash, set *Set, committed Hash) error {
 	if CommitValue(genesis, a.Attempt, a.Identity, a.Salt, a.Statement) != committed {
 		return fmt.Errorf("%w: attestation of %s does not open its commit", ErrMalformed, a.Identity)
 	}
-	statement, err := DecodeStatement(a.Statement)
-	if err != nil {
-		return err
+	statement := a.decoded
+	if statement == nil {
+		var err error
+		if statement, err = DecodeStatement(a.Statement); err != nil {
+			return err
+		}
 	}
 	if statement.Predicate.Attempt != a.Attempt || statement.Predicate.Network != genesis {
 		return fmt.Errorf("%w: attestation of %s is for another attempt or network", ErrMalformed, a.Identity)
 	}
-	return set.verify(a.Identity, PAE(PayloadType, a.Statement), a.Signature)
+	return set.verify(a.Identity, a.Signature, func() []byte { return PAE(PayloadType, a.Statement) })
 }
 
-// Attestations takes a publish or attest leaf apart into its members' votes.
-func Attestations(attempt Hash, envelope Envelope, reveals []Reveal) ([]Attestation, error) {
-	if _, err := envelope.Statement(); err != nil {
-		return nil, err
+// Attestations takes a publish or attest leaf apart into its members' votes and the
+// statement that all of them are for.
+func Attestations(attempt Hash, envelope Envelope, reveals []Reveal) ([]Attestation, *Statement, error) {
+	statement, err := envelope.Statement()
+	if err != nil {
+		return nil, nil, err
 	}
 	if len(reveals) != len(envelope.Signatures) {
-		return nil, fmt.Errorf("%w: %d reveals for %d signatures", ErrMalformed, len(reveals), len(envelope.Signatures))
+		return nil, nil, fmt.Errorf("%w: %d reveals for %d signatures", ErrMalformed, len(reveals), len(envelope.Signatures))
 	}
 	attestations := make([]Attestation, 0, len(reveals))
 	for i, reveal := range reveals {
 		signature := envelope.Signatures[i]
 		if signature.KeyID != reveal.Identity {
-			return nil, fmt.Errorf("%w: reveals and signatures are in different order", ErrMalformed)
+			return nil, nil, fmt.Errorf("%w: reveals and signatures are in different order", ErrMalformed)
 		}
 		attestations = append(attestations, Attestation{
 			Attempt: attempt, Identity: reveal.Identity, Salt: reveal.Salt,
-			Signature: signature.Sig, Statement: envelope.Payload,
+			Signature: signature.Sig, Statement: envelope.Payload, decoded: statement,
 		})
 	}
-	return attestations, nil
+	return attestations, statement, nil
 }
 
 // NewEnvelope puts equal attestations, sorted by identity, together.
