@@ -100,7 +100,7 @@ func (n *Node) followPeer(ctx context.Context, peer record.Identity) error {
 	var next, brought atomic.Int64
 	// From the last block on that is here: it shows at once whether the peer is on
 	// this chain.
-	next.Store(max(1, n.chain.Height()))
+	next.Store(max(1, n.chain.Followed()))
 	watching.Go(func() { n.watchLag(within, &next, cancel) })
 	watching.Go(func() { watchProgress(within, &brought, cancel) })
 	err := n.takeBlocks(within, peer, &next, &brought)
@@ -172,7 +172,7 @@ const waitingBlocks = 16
 // take adds blocks from a height on; others may have brought some of them.
 func (n *Node) take(blocks [][]byte, next, brought *atomic.Int64) error {
 	for len(blocks) > 0 {
-		if known := n.chain.Height() - next.Load() + 1; known > 0 {
+		if known := n.chain.Followed() - next.Load() + 1; known > 0 {
 			if err := n.sees(next.Load(), blocks[0]); err != nil {
 				return err
 			}
@@ -184,7 +184,7 @@ func (n *Node) take(blocks [][]byte, next, brought *atomic.Int64) error {
 		blocks = blocks[added:]
 		next.Add(int64(added))
 		brought.Add(int64(added))
-		if err != nil && n.chain.Height() < next.Load() {
+		if err != nil && n.chain.Followed() < next.Load() {
 			return fmt.Errorf("%w: %w", errWrong, err)
 		}
 	}
@@ -208,7 +208,7 @@ func (n *Node) sees(height int64, data []byte) error {
 func (n *Node) watchLag(ctx context.Context, next *atomic.Int64, cancel context.CancelCauseFunc) {
 	for {
 		behind := next.Load()
-		if n.chain.Wait(ctx, behind+lag) != nil {
+		if n.chain.WaitFollowed(ctx, behind+lag) != nil {
 			return
 		}
 		select {
@@ -260,7 +260,7 @@ func compareWith(c *chain.Chain, differs int64, block func(height int64) ([]byte
 			differs = middle
 		}
 	}
-	if differs > c.Height() {
+	if differs > c.Followed() {
 		return nil // its next block is wrong by itself
 	}
 	data, err := block(differs)
@@ -285,22 +285,21 @@ func (n *Node) blockOf(ctx context.Context, peer record.Identity, height int64) 
 	return nil, err
 }
 
-// checkSignatures checks what a long sync left to check, whenever there is some.
-// Signatures that do not verify in a log that a quorum signed end the node: it
-// must serve nothing of it.
-func (n *Node) checkSignatures(ctx context.Context) error {
-	for height := n.chain.Height(); ; {
-		begun, left := time.Now(), n.chain.Height()-n.chain.Signed()
-		if err := n.chain.CheckSignatures(ctx); err != nil && ctx.Err() == nil {
+// catchUp checks the leaves of what was followed, whenever there is something. Leaves
+// that are wrong in a log that a quorum signed end the node: it must serve nothing of
+// it.
+func (n *Node) catchUp(ctx context.Context) error {
+	for {
+		begun, left := time.Now(), n.chain.Followed()-n.chain.Height()
+		if err := n.chain.CatchUp(ctx); err != nil && ctx.Err() == nil {
 			return supervisor.Fatal(err)
 		}
 		if left > 0 && ctx.Err() == nil {
-			n.log.Info("the signatures of the log are checked", "blocks", left, "took", time.Since(begun).Round(time.Millisecond))
+			n.log.Info("the log is checked", "blocks", left, "took", time.Since(begun).Round(time.Millisecond))
 		}
-		if n.chain.Wait(ctx, height+1) != nil {
+		if n.chain.WaitFollowed(ctx, n.chain.Height()+1) != nil {
 			return nil
 		}
-		height = n.chain.Height()
 	}
 }
 
@@ -308,9 +307,9 @@ func (n *Node) checkSignatures(ctx context.Context) error {
 // by a log that it has only followed.
 func (n *Node) whenChecked(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if signed, height := n.chain.Signed(), n.chain.Height(); signed < height {
+		if height, followed := n.chain.Height(), n.chain.Followed(); height < followed {
 			w.Header().Set("Retry-After", "2")
-			http.Error(w, fmt.Sprintf("this node is checking the log's signatures: block %d of %d; try again in a moment", signed, height), http.StatusServiceUnavailable)
+			http.Error(w, fmt.Sprintf("this node is checking the log: block %d of %d; try again in a moment", height, followed), http.StatusServiceUnavailable)
 			return
 		}
 		handler.ServeHTTP(w, r)

@@ -429,7 +429,7 @@ func (n *Node) makeTree() error {
 	n.tree = supervisor.New(supervisor.Options{Log: n.log})
 	n.tree.Add("distribution", n.host)
 	n.tree.Add("follow", supervisor.Func(n.follow))
-	n.tree.Add("signatures", supervisor.Func(n.checkSignatures))
+	n.tree.Add("signatures", supervisor.Func(n.catchUp))
 	n.tree.Add("log", supervisor.Func(n.logBlocks))
 	n.tree.Add("mirror", n.mirror)
 	if n.isBuilder() {

@@ -52,7 +52,7 @@ const MaxKey = 32768
 
 // The buckets of the log; the state's are ledger's.
 const (
-	bucketMeta   = "meta"   // "head" → head, "version" → stateVersion in decimal, "fork" → Fork
+	bucketMeta   = "meta"   // "head" → head, "followed" → followed, "version" → stateVersion in decimal, "fork" → Fork
 	bucketLeaves = "leaves" // index → leaf bytes
 	bucketHashes = "hashes" // stored-hash index → hash (x/mod/sumdb/tlog)
 	bucketBlocks = "blocks" // height → blockEntry
@@ -60,6 +60,9 @@ const (
 
 // Buckets are all buckets that a Backend must hold.
 var Buckets = append([]string{bucketMeta, bucketLeaves, bucketHashes, bucketBlocks}, ledger.Buckets...)
+
+// Growing are the buckets whose every new key is the last one.
+var Growing = []string{bucketLeaves, bucketHashes, bucketBlocks}
 
 // stateVersion is that of what the backend holds. It moves with every change of
 // the state's types and of what the rules write.
@@ -72,7 +75,6 @@ type head struct {
 	Height   int64           `json:"height"`
 	Time     int64           `json:"time"`
 	Frontier record.Frontier `json:"frontier"`
-	Signed   int64           `json:"signed"` // height up to which the leaves' own signatures are checked
 
 	// Not stored: read from the state.
 	set, next *record.Set // of the next block, and of the one after it
@@ -103,6 +105,7 @@ type Chain struct {
 	mu       sync.RWMutex      // guards what follows
 	fork     *Fork             // set once, never changed
 	head     head
+	followed followed
 	note     []byte
 	appended chan struct{} // closed and replaced at each append
 }
@@ -166,7 +169,7 @@ func (c *Chain) found(tx ledger.Tx, genesisLeaf []byte, set *record.Set) error {
 		return err
 	}
 	c.head = h
-	return ledger.PutJSON(tx, bucketMeta, headKey, h)
+	return errors.Join(ledger.PutJSON(tx, bucketMeta, headKey, h), ledger.PutJSON(tx, bucketMeta, followedKey, followed{}))
 }
 
 // resume goes on where the backend's chain ends.
@@ -186,7 +189,7 @@ func (c *Chain) resume(r ledger.Reader) error {
 		return fmt.Errorf("%w: %w", ErrDamaged, err)
 	}
 	c.head, c.note = h, entry.Note
-	if err := c.checkEnd(r, h, entry); err != nil {
+	if err := errors.Join(c.checkEnd(r, h, entry), c.loadFollowed(r)); err != nil {
 		return err
 	}
 	return c.loadFork(r)
@@ -201,8 +204,7 @@ func (c *Chain) Pin(checkpoint record.Checkpoint) error {
 		return fmt.Errorf("%w: the checkpoint is of %.120q, not of this network", ErrPinned, checkpoint.Origin)
 	}
 	c.pin = checkpoint
-	end := c.snapshot()
-	if end.Frontier.Size < checkpoint.Size {
+	if size := max(c.Size(), c.followedNow().Frontier.Size); size < checkpoint.Size {
 		return nil
 	}
 	return c.backend.View(func(r ledger.Reader) error {
@@ -307,9 +309,14 @@ func (c *Chain) Checkpoint() []byte {
 
 // Wait blocks until the chain has the height.
 func (c *Chain) Wait(ctx context.Context, height int64) error {
+	return c.wait(ctx, func() bool { return c.head.Height >= height })
+}
+
+// wait blocks until something is so, which is asked for with the lock held.
+func (c *Chain) wait(ctx context.Context, so func() bool) error {
 	for {
 		c.mu.RLock()
-		reached, appended := c.head.Height >= height, c.appended
+		reached, appended := so(), c.appended
 		c.mu.RUnlock()
 		if reached {
 			return nil
@@ -339,12 +346,15 @@ func (c *Chain) Append(certified *record.Certified) error {
 	if c.fork != nil {
 		return fmt.Errorf("append block %d: %w", header.Height, c.fork)
 	}
+	if c.followed.Height > 0 {
+		return fmt.Errorf("append block %d: the log is followed up to block %d: %w", header.Height, c.followed.Height, ErrStale)
+	}
 	if header.Height != c.head.Height+1 || header.PreviousRoot != c.head.Frontier.Root() {
 		return fmt.Errorf("append block %d at height %d: %w", header.Height, c.head.Height, ErrStale)
 	}
 	var next head
 	err := c.backend.Update(func(tx ledger.Tx) (err error) {
-		next, err = c.write(tx, c.head, certified, false)
+		next, err = c.write(tx, c.head, certified)
 		return err
 	})
 	if err != nil {
@@ -361,25 +371,22 @@ func (c *Chain) advance(next head, note []byte) {
 	c.appended = make(chan struct{})
 }
 
-// write applies a certified block after a head. Where deferred, the leaves' own
-// signatures are left for CheckSignatures.
-func (c *Chain) write(tx ledger.Tx, before head, certified *record.Certified, deferred bool) (head, error) {
-	if deferred {
-		before.set = before.set.Deferring()
-	}
+// write applies a certified block after a head.
+func (c *Chain) write(tx ledger.Tx, before head, certified *record.Certified) (head, error) {
 	next, err := c.apply(tx, before, certified.Block())
 	if err != nil {
 		return head{}, err
 	}
-	next.Signed = before.Signed
-	if !deferred && before.Signed == before.Height {
-		next.Signed = next.Height
-	}
 	if err := ledger.PutJSON(tx, bucketMeta, headKey, next); err != nil {
 		return head{}, err
 	}
-	entry := blockEntry{Size: next.Frontier.Size, Note: certified.Note(), LogSignature: certified.Block().LogSignature}
-	return next, ledger.PutJSON(tx, bucketBlocks, be64(next.Height), entry)
+	return next, putBlock(tx, next.Height, next.Frontier.Size, certified)
+}
+
+// putBlock stores what belongs to a block beside its leaves. size is that of the
+// log after it.
+func putBlock(tx ledger.Tx, height, size int64, certified *record.Certified) error {
+	return ledger.PutJSON(tx, bucketBlocks, be64(height), blockEntry{Size: size, Note: certified.Note(), LogSignature: certified.Block().LogSignature})
 }
 
 // apply checks every rule for the block and makes its changes in tx.
@@ -391,30 +398,46 @@ func (c *Chain) apply(tx ledger.Tx, before head, block *record.Block) (head, err
 	if err := c.checkHeader(header, before, block); err != nil {
 		return head{}, err
 	}
-	after := head{
-		Height: header.Height, Time: header.Time, Frontier: before.Frontier.Clone(),
-		set: before.next, next: before.next,
+	leaves := make([]record.Leaf, len(block.Leaves))
+	for i, data := range block.Leaves {
+		if leaves[i], err = record.DecodeLeaf(data); err != nil {
+			return head{}, fmt.Errorf("%w: leaf %d: %w", ErrInvalid, before.Frontier.Size+int64(i), err)
+		}
 	}
+	after, err := c.applyLeaves(tx, before, block, leaves, func(frontier *record.Frontier, data []byte) error {
+		return appendLeaf(tx, frontier, data)
+	})
+	if err != nil {
+		return head{}, err
+	}
+	return after, c.checkPin(before.Frontier, after.Frontier)
+}
+
+// applyLeaves makes the changes of a block's leaves, the header last. store adds
+// each to the log; without it they stand there already.
+func (c *Chain) applyLeaves(tx ledger.Tx, before head, block *record.Block, leaves []record.Leaf, store func(*record.Frontier, []byte) error) (head, error) {
+	last := len(leaves) - 1
+	header, ok := leaves[last].(*record.Header)
+	if !ok || header.Height != before.Height+1 {
+		return head{}, fmt.Errorf("%w: no header of block %d", ErrInvalid, before.Height+1)
+	}
+	after := head{Height: header.Height, Time: header.Time, Frontier: before.Frontier.Clone(), set: before.next, next: before.next}
 	rules := ledger.NewRules(tx, c.network, before.set, header.Height, header.Time)
 	for i, data := range block.Leaves {
-		if i < len(block.Leaves)-1 {
-			leaf, err := record.DecodeLeaf(data)
-			if err != nil {
-				return head{}, fmt.Errorf("%w: leaf %d: %w", ErrInvalid, after.Frontier.Size, err)
-			}
-			if err := rules.Apply(after.Frontier.Size, record.LeafHash(data), leaf); err != nil {
+		hash := record.LeafHash(data)
+		if i < last {
+			if err := rules.Apply(after.Frontier.Size, hash, leaves[i]); err != nil {
 				return head{}, fmt.Errorf("%w: leaf %d: %w", ErrInvalid, after.Frontier.Size, err)
 			}
 		}
-		if err := appendLeaf(tx, &after.Frontier, data); err != nil {
+		if store == nil {
+			after.Frontier.Append(hash)
+		} else if err := store(&after.Frontier, data); err != nil {
 			return head{}, err
 		}
 	}
 	if err := rules.End(); err != nil {
 		return head{}, fmt.Errorf("%w: %w", ErrInvalid, err)
-	}
-	if err := c.checkPin(before.Frontier, after.Frontier); err != nil {
-		return head{}, err
 	}
 	if rules.Changed() {
 		if err := after.load(tx); err != nil {
@@ -564,20 +587,13 @@ func tryCandidate(rules *ledger.Rules, index int64, candidate []record.Leaf) ([]
 func (c *Chain) Block(height int64) ([]byte, error) {
 	var data []byte
 	err := c.backend.View(func(r ledger.Reader) error {
-		var previous, entry blockEntry
-		if err := ledger.GetJSON(r, bucketBlocks, be64(height-1), &previous); err != nil {
+		block, err := readBlock(r, height)
+		if err != nil {
 			return err
 		}
+		var entry blockEntry
 		if err := ledger.GetJSON(r, bucketBlocks, be64(height), &entry); err != nil {
 			return err
-		}
-		block := record.Block{LogSignature: entry.LogSignature}
-		for index := previous.Size; index < entry.Size; index++ {
-			leaf := r.Get(bucketLeaves, be64(index))
-			if leaf == nil {
-				return fmt.Errorf("leaf %d: %w", index, ErrNotFound)
-			}
-			block.Leaves = append(block.Leaves, leaf)
 		}
 		data = binary.BigEndian.AppendUint32(nil, uint32(len(entry.Note)))
 		data = append(append(data, entry.Note...), block.Encode()...)

@@ -563,8 +563,8 @@ func TestCheckOvertaken(t *testing.T) {
 	}{
 		"nothing": {change: func(*testing.T, *chaintest.Network, *chain.Chain) {}},
 		"a block": {change: func(t *testing.T, n *chaintest.Network, c *chain.Chain) { n.Append(t, c) }},
-		"signatures that are checked": {change: func(t *testing.T, _ *chaintest.Network, c *chain.Chain) {
-			if err := c.CheckSignatures(t.Context()); err != nil {
+		"blocks that are checked": {change: func(t *testing.T, _ *chaintest.Network, c *chain.Chain) {
+			if err := c.CatchUp(t.Context()); err != nil {
 				t.Error(err)
 			}
 		}},
@@ -581,9 +581,14 @@ func TestCheckOvertaken(t *testing.T) {
 		for range 3 {
 			n.Append(t, source)
 		}
-		// As of so much later that the leaves' signatures are left to check.
-		if _, err := c.Adopt(wire(t, source, 1), n.Now(source).Add(2*chain.History)); err != nil || c.Signed() != 0 {
-			t.Fatalf("%v, signatures up to %d are checked", err, c.Signed())
+		// As of so much later that the leaves are left to check.
+		if _, err := c.Adopt(wire(t, source, 1), n.Now(source).Add(2*chain.History)); err != nil || c.Height() != 0 || c.Followed() != 3 {
+			t.Fatalf("%v, blocks up to %d of %d are checked", err, c.Height(), c.Followed())
+		}
+		if name == "a block" {
+			if err := c.CatchUp(t.Context()); err != nil {
+				t.Fatal(err)
+			}
 		}
 		err := c.Check(t.Context(), func(done, all int64) {
 			if done == all {

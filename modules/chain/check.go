@@ -52,7 +52,10 @@ func (c *Chain) checkEnd(r ledger.Reader, h head, entry blockEntry) error {
 // Blocks that are appended while it runs are not looked at. report, if it is not
 // nil, is told after each block how many are checked, of how many.
 func (c *Chain) Check(ctx context.Context, report func(done, all int64)) error {
-	end := c.snapshot()
+	c.mu.RLock()
+	end, beyond := c.head, c.followed
+	c.mu.RUnlock()
+	all := max(end.Height, beyond.Height)
 	again := newOverlay(nothing{})
 	replay := &Chain{network: c.network, genesis: c.genesis}
 	genesis, err := c.Leaf(0)
@@ -66,56 +69,73 @@ func (c *Chain) Check(ctx context.Context, report func(done, all int64)) error {
 	if err := replay.found(again, genesis, set); err != nil {
 		return err
 	}
-	for height := int64(1); height <= end.Height; height++ {
+	r := &replaying{adoption: adoption{c: replay, head: replay.head}, state: again}
+	for height := int64(1); height <= all; height++ {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		if err := c.replay(replay, again, height); err != nil {
+		if height == end.Height+1 {
+			r.state = newOverlay(again) // what is only followed has no part in the stored state
+		}
+		if err := c.replay(r, again, height, height > end.Height); err != nil {
 			return fmt.Errorf("%w: block %d: %w", ErrDamaged, height, err)
 		}
 		if report != nil {
-			report(height, end.Height)
+			report(height, all)
 		}
 	}
-	err = c.backend.View(func(r ledger.Reader) error { return replay.head.holds(r, again) })
+	err = c.backend.View(func(reader ledger.Reader) error { return holds(reader, end, beyond, r.followed, again) })
 	if err != nil {
 		return err
 	}
 	return c.Halted()
 }
 
-// holds tells whether a reader holds the state at the head, as it was made again.
-// A block or a fork that came since is in the reader only, and is no damage: so
-// all of it is read in one transaction.
-func (h head) holds(r ledger.Reader, again *overlay) error {
-	var stored head
-	if err := ledger.GetJSON(r, bucketMeta, headKey, &stored); err != nil {
-		return fmt.Errorf("%w: its end: %w", ErrDamaged, err)
-	}
-	if stored.Height > h.Height || r.Get(bucketMeta, forkKey) != nil {
-		return nil // the state moved on; what stands in blocks was checked
-	}
-	// How many signatures this node has checked by now is in no leaf.
-	if h.Signed = stored.Signed; h.Signed < 0 || h.Signed > h.Height {
-		return fmt.Errorf("%w: signatures are checked up to block %d of %d", ErrDamaged, h.Signed, h.Height)
-	}
-	if err := ledger.PutJSON(again, bucketMeta, headKey, h); err != nil {
-		return err
-	}
-	return again.equal(r)
+// replaying makes the stored chain a second time, by every rule; and its log, where
+// that is followed further than the chain, by what is checked of it then.
+type replaying struct {
+	adoption
+	state *overlay
 }
 
-func (c *Chain) replay(into *Chain, tx *overlay, height int64) error {
+func (c *Chain) replay(r *replaying, again *overlay, height int64, beyond bool) error {
 	data, err := c.Block(height)
 	if err != nil {
 		return err
 	}
-	certified, err := record.VerifyBlock(c.network, into.head.set, into.head.Frontier, data)
+	certified, err := record.VerifyBlock(c.network, r.head.set, r.head.Frontier, data)
 	if err != nil {
 		return err
 	}
-	into.head, err = into.write(tx, into.head, certified, false)
+	if beyond {
+		end, err := r.end(again)
+		if err != nil {
+			return err
+		}
+		if err := r.follow(again, end, certified); err != nil {
+			return err
+		}
+	}
+	r.head, err = r.c.write(r.state, r.head, certified)
 	return err
+}
+
+// holds tells whether a reader holds the state at the head, as it was made again. A
+// block or a fork that came since is in the reader only, and is no damage: so all of
+// it is read in one transaction.
+func holds(r ledger.Reader, end head, beyond, made followed, again *overlay) error {
+	var stored head
+	var further followed
+	if err := errors.Join(ledger.GetJSON(r, bucketMeta, headKey, &stored), ledger.GetJSON(r, bucketMeta, followedKey, &further)); err != nil {
+		return fmt.Errorf("%w: its end: %w", ErrDamaged, err)
+	}
+	if stored.Height > end.Height || further.Height != beyond.Height || r.Get(bucketMeta, forkKey) != nil {
+		return nil // the state moved on; what stands in blocks was checked
+	}
+	if err := ledger.PutJSON(again, bucketMeta, followedKey, made); err != nil {
+		return err
+	}
+	return again.equal(r)
 }
 
 // nothing is the state before the genesis.

@@ -160,7 +160,15 @@ func (c *Chain) before(height int64) (*record.Set, record.Frontier, error) {
 		if err := ledger.GetJSON(r, bucketBlocks, be64(height-1), &entry); err != nil {
 			return fmt.Errorf("block %d: %w", height-1, err)
 		}
-		if set, err = ledger.SetAt(r, height); err != nil {
+		var f followed
+		if err := ledger.GetJSON(r, bucketMeta, followedKey, &f); err != nil {
+			return err
+		}
+		sets, err := c.followedSets(r, f)
+		if err != nil {
+			return err
+		}
+		if set, err = ledger.SetAt(sets, height); err != nil {
 			return err
 		}
 		frontier, err = frontierAt(r, entry.Size)

@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,20 +13,52 @@ import (
 	"github.com/pyrsia/appliance/modules/record"
 )
 
-// History is how old a block is by its header's time when its leaves' own
-// signatures may be checked after it was appended: a node that syncs a long log
-// is soon at its end, and serves nothing before all of them are checked.
+// History is how old a block is by its header's time when its leaves may be checked
+// after it was followed: a node that syncs a long log soon knows its end, and
+// serves nothing before all of it is checked.
 const History = 10 * time.Minute
 
 // maxAdopted is how many blocks one transaction takes: each costs a sync of the
 // disk. A crash loses those of one transaction, which are fetched again.
 const maxAdopted = 64
 
+// followed is the end of the log where it is further than the chain's: blocks whose
+// hashes, headers and cosignatures are checked, and whose leaves are not. All that
+// is done with their leaves is what the next headers need: the changes of the set.
+type followed struct {
+	Height   int64           `json:"height"` // 0: nothing is followed beyond the chain's end
+	Time     int64           `json:"time"`
+	Frontier record.Frontier `json:"frontier"`
+	Changes  []setLeaf       `json:"changes"` // in blocks beyond the chain's end, in their order
+}
+
+// setLeaf is where a leaf stands that changes the set.
+type setLeaf struct {
+	Index  int64 `json:"index"`
+	Height int64 `json:"height"`
+	Time   int64 `json:"time"` // of its block
+}
+
+var followedKey = []byte("followed") // in bucketMeta
+
+// Followed is the height up to which the log is here. Beyond Height its leaves have
+// yet to be checked, by CatchUp.
+func (c *Chain) Followed() int64 {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return max(c.head.Height, c.followed.Height)
+}
+
+// WaitFollowed blocks until the log is followed up to the height.
+func (c *Chain) WaitFollowed(ctx context.Context, height int64) error {
+	return c.wait(ctx, func() bool { return max(c.head.Height, c.followed.Height) >= height })
+}
+
 // Adopt adds certified blocks from their wire forms, in order, as many as follow
-// the chain's end, and tells how many these were. Every block is verified by its
-// quorum and every rule; the signatures in the leaves of blocks that are older than
-// History wait for CheckSignatures. An error is of the first block that was not
-// added; those before it are durable.
+// the log's end, and tells how many these were. Blocks that are older than History,
+// and what comes after them, are followed: verified by their quorum, and their
+// leaves are left for CatchUp. Others are appended by every rule. An error is of the
+// first block that was not added; those before it are durable.
 func (c *Chain) Adopt(blocks [][]byte, now time.Time) (added int, err error) {
 	for err == nil && len(blocks) > 0 {
 		batch := blocks[:min(len(blocks), maxAdopted)]
@@ -51,120 +84,356 @@ func (c *Chain) adopt(blocks [][]byte, now time.Time) (good int, err error) {
 	if c.fork != nil {
 		return 0, c.fork
 	}
-	next, note := c.head, c.note
-	err = c.backend.Update(func(tx ledger.Tx) error {
-		for _, data := range blocks {
-			certified, err := record.VerifyBlock(c.network, next.set, next.Frontier, data)
-			if err != nil {
-				return err
-			}
-			old := now.UnixMilli()-certified.Header().Time > History.Milliseconds()
-			if next, err = c.write(tx, next, certified, old); err != nil {
-				return err
-			}
-			note = certified.Note()
-			good++
-		}
-		return nil
-	})
-	if err != nil {
-		return good, fmt.Errorf("append block %d: %w", c.head.Height+int64(good)+1, err)
+	a := adoption{c: c, now: now, head: c.head, note: c.note, followed: c.followed}
+	if err = c.backend.Update(func(tx ledger.Tx) error { good, err = a.add(tx, blocks); return err }); err != nil {
+		return good, fmt.Errorf("append block %d: %w", max(c.head.Height, c.followed.Height)+int64(good)+1, err)
 	}
-	c.advance(next, note)
+	c.followed = a.followed
+	c.advance(a.head, a.note)
 	return good, nil
 }
 
-// Signed is the height up to which the leaves' own signatures are checked.
-func (c *Chain) Signed() int64 { return c.snapshot().Signed }
+// adoption is where one transaction of Adopt has come to.
+type adoption struct {
+	c        *Chain
+	now      time.Time
+	head     head
+	note     []byte
+	followed followed
 
-// CheckSignatures checks the signatures that Adopt left, on all processors, and
-// keeps how far it is, so that a restart goes on there. It returns at the chain's
-// end. A signature that does not verify though a quorum signed the log that holds
-// it is ErrInvalid: the members lied, and nothing of this log can be trusted.
-func (c *Chain) CheckSignatures(ctx context.Context) error {
-	for {
-		end := c.snapshot()
-		from := end.Signed + 1
-		if from > end.Height {
-			return nil
+	sets *overlay // the state with the changes of the set that are followed
+}
+
+func (a *adoption) add(tx ledger.Tx, blocks [][]byte) (good int, err error) {
+	for _, data := range blocks {
+		if err := a.one(tx, data); err != nil {
+			return good, err
 		}
-		to := min(end.Height, from+signatureBatch-1)
-		if err := c.checkBlocks(ctx, from, to); err != nil {
-			return err
+		good++
+	}
+	if a.followed.Height == 0 {
+		return good, nil
+	}
+	return good, ledger.PutJSON(tx, bucketMeta, followedKey, a.followed)
+}
+
+func (a *adoption) one(tx ledger.Tx, data []byte) error {
+	end, err := a.end(tx)
+	if err != nil {
+		return err
+	}
+	certified, err := record.VerifyBlock(a.c.network, end.set, end.Frontier, data)
+	if err != nil {
+		return err
+	}
+	old := a.now.UnixMilli()-certified.Header().Time > History.Milliseconds()
+	if old || a.followed.Height > 0 {
+		return a.follow(tx, end, certified)
+	}
+	a.note = certified.Note()
+	a.head, err = a.c.write(tx, a.head, certified)
+	return err
+}
+
+// end is the log's end, as a block that follows it needs it.
+func (a *adoption) end(tx ledger.Tx) (head, error) {
+	if a.followed.Height == 0 {
+		return a.head, nil
+	}
+	if a.sets == nil {
+		sets, err := a.c.followedSets(tx, a.followed)
+		if err != nil {
+			return head{}, err
 		}
-		if err := c.setSigned(to); err != nil {
+		a.sets = sets
+	}
+	end := head{Height: a.followed.Height, Time: a.followed.Time, Frontier: a.followed.Frontier}
+	return end, end.load(a.sets)
+}
+
+// follow stores a block after the log's end, and applies of its leaves what changes
+// the set.
+func (a *adoption) follow(tx ledger.Tx, end head, certified *record.Certified) error {
+	header, block := certified.Header(), certified.Block()
+	if err := a.c.checkHeader(header, end, block); err != nil {
+		return err
+	}
+	if a.sets == nil {
+		a.sets = newOverlay(tx)
+	}
+	next := followed{Height: header.Height, Time: header.Time, Frontier: end.Frontier.Clone(), Changes: a.followed.Changes}
+	for i, data := range block.Leaves {
+		if i < len(block.Leaves)-1 && bytes.HasSuffix(data, changesSet) {
+			change := setLeaf{Index: next.Frontier.Size, Height: header.Height, Time: header.Time}
+			if err := a.c.applyChange(a.sets, end.set, change, data); err != nil {
+				return err
+			}
+			next.Changes = append(next.Changes[:len(next.Changes):len(next.Changes)], change)
+		}
+		if err := appendLeaf(tx, &next.Frontier, data); err != nil {
 			return err
 		}
 	}
+	if err := a.c.checkPin(end.Frontier, next.Frontier); err != nil {
+		return err
+	}
+	a.followed = next
+	return putBlock(tx, next.Height, next.Frontier.Size, certified)
 }
 
-// signatureBatch is how many blocks are checked between two notes of it.
-const signatureBatch = 256
+// changesSet ends the leaves that change the set, and no others: a leaf's type
+// stands at its end.
+var changesSet = []byte(`,"type":"` + string(record.TypeKeyRotate) + `","version":1}`)
 
-func (c *Chain) checkBlocks(ctx context.Context, from, to int64) error {
-	heights := make(chan int64)
-	ctx, cancel := context.WithCancelCause(ctx)
-	defer cancel(nil)
+// applyChange applies a leaf that changes the set by the rules, in a state that is
+// whole only where sets are concerned.
+func (c *Chain) applyChange(sets *overlay, set *record.Set, at setLeaf, data []byte) error {
+	leaf, err := record.DecodeLeaf(data)
+	if err == nil {
+		err = ledger.NewRules(sets, c.network, set, at.Height, at.Time).Apply(at.Index, record.LeafHash(data), leaf)
+	}
+	if err != nil {
+		return fmt.Errorf("%w: leaf %d: %w", ErrInvalid, at.Index, err)
+	}
+	return nil
+}
+
+// followedSets is the state with the changes of the set that are followed. Nothing
+// else of the leaves beyond the chain's end is in it.
+func (c *Chain) followedSets(r ledger.Reader, f followed) (*overlay, error) {
+	sets := newOverlay(r)
+	for _, change := range f.Changes {
+		set, err := ledger.SetAt(sets, change.Height)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.applyChange(sets, set, change, r.Get(bucketLeaves, be64(change.Index))); err != nil {
+			return nil, err
+		}
+	}
+	return sets, nil
+}
+
+// loadFollowed reads how far an earlier run followed, and holds it to what its
+// quorum signed.
+func (c *Chain) loadFollowed(r ledger.Reader) error {
+	if err := ledger.GetJSON(r, bucketMeta, followedKey, &c.followed); err != nil {
+		return fmt.Errorf("%w: how far it is followed: %w", ErrDamaged, err)
+	}
+	f := c.followed
+	if f.Height == 0 {
+		return nil
+	}
+	sets, err := c.followedSets(r, f)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDamaged, err)
+	}
+	var entry blockEntry
+	if err := ledger.GetJSON(r, bucketBlocks, be64(f.Height), &entry); err != nil {
+		return fmt.Errorf("%w: block %d: %w", ErrDamaged, f.Height, err)
+	}
+	return c.checkEnd(sets, head{Height: f.Height, Time: f.Time, Frontier: f.Frontier}, entry)
+}
+
+// CatchUp checks the leaves of the blocks that are followed, by every rule and
+// every signature, and appends them; a restart goes on where it was. It returns when
+// the chain's end is the log's. A leaf that is wrong though a quorum signed the log
+// that holds it is ErrInvalid: the members lied, and nothing of this log can be
+// trusted.
+//
+// The signatures of the next blocks are checked on all processors while the rules
+// are applied to those before them.
+func (c *Chain) CatchUp(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	batches := make(chan batch)
+	var preparing sync.WaitGroup
+	preparing.Go(func() { c.prepare(ctx, batches) })
+	defer func() { cancel(); preparing.Wait() }()
+	for b := range batches {
+		if b.err != nil {
+			return b.err
+		}
+		if err := c.catchUp(b.blocks); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// How much CatchUp appends in one transaction. A transaction holds the pages that
+// it changes in memory, and its leaves are all over the state.
+const (
+	maxCaughtUp = 64
+	maxLeaves   = 2048 // a block with more has a transaction of its own
+)
+
+// batch are blocks whose signatures are checked.
+type batch struct {
+	blocks []prepared
+	err    error
+}
+
+// prepared is a followed block with its leaves decoded and their signatures checked.
+type prepared struct {
+	height int64
+	block  *record.Block
+	leaves []record.Leaf
+}
+
+// prepare gives the followed blocks in order, and closes the channel at the log's
+// end.
+func (c *Chain) prepare(ctx context.Context, batches chan<- batch) {
+	defer close(batches)
+	for height := c.Height() + 1; height <= c.followedNow().Height; {
+		b := c.prepareFrom(height)
+		select {
+		case batches <- b:
+		case <-ctx.Done():
+			return
+		}
+		if b.err != nil || len(b.blocks) == 0 {
+			return
+		}
+		height += int64(len(b.blocks))
+	}
+}
+
+func (c *Chain) prepareFrom(height int64) (b batch) {
+	b.err = c.backend.View(func(r ledger.Reader) error {
+		// As of this transaction: more may be followed by now.
+		var f followed
+		if err := ledger.GetJSON(r, bucketMeta, followedKey, &f); err != nil {
+			return err
+		}
+		sets, err := c.followedSets(r, f)
+		if err != nil {
+			return err
+		}
+		for leaves := 0; height <= f.Height && len(b.blocks) < maxCaughtUp && leaves < maxLeaves; height++ {
+			block, err := readBlock(r, height)
+			if err != nil {
+				return err
+			}
+			leaves += len(block.Leaves)
+			b.blocks = append(b.blocks, prepared{height: height, block: block})
+		}
+		return c.checkBlocks(sets, b.blocks)
+	})
+	return b
+}
+
+func (c *Chain) followedNow() followed {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.followed
+}
+
+// checkBlocks decodes the blocks' leaves and checks their signatures, on all
+// processors.
+func (c *Chain) checkBlocks(sets ledger.Reader, blocks []prepared) error {
+	type piece struct {
+		of   *prepared
+		i    int
+		set  *record.Set
+		fail *error
+	}
+	var pieces []piece
+	failures := make([]error, len(blocks))
+	for i := range blocks {
+		set, err := ledger.SetAt(sets, blocks[i].height)
+		if err != nil {
+			return err
+		}
+		blocks[i].leaves = make([]record.Leaf, len(blocks[i].block.Leaves))
+		for j := range blocks[i].leaves {
+			pieces = append(pieces, piece{&blocks[i], j, set, &failures[i]})
+		}
+	}
+	var mu sync.Mutex // guards failures
 	var workers sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
+	each := max(1, (len(pieces)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
+	for from := 0; from < len(pieces); from += each {
+		some := pieces[from:min(from+each, len(pieces))]
 		workers.Go(func() {
-			for height := range heights {
-				if err := c.checkBlock(height); err != nil {
-					cancel(err)
+			for _, p := range some {
+				leaf, err := record.DecodeLeaf(p.of.block.Leaves[p.i])
+				if err == nil {
+					err = record.CheckSignatures(leaf, c.network.Genesis, p.set, p.of.height)
+				}
+				p.of.leaves[p.i] = leaf
+				if err != nil {
+					mu.Lock()
+					*p.fail = errors.Join(*p.fail, err)
+					mu.Unlock()
 				}
 			}
 		})
 	}
-	for height := from; height <= to && ctx.Err() == nil; height++ {
-		select {
-		case heights <- height:
-		case <-ctx.Done():
-		}
-	}
-	close(heights)
 	workers.Wait()
-	return context.Cause(ctx)
-}
-
-func (c *Chain) checkBlock(height int64) error {
-	var set *record.Set
-	var leaves [][]byte
-	err := c.backend.View(func(r ledger.Reader) (err error) {
-		if set, err = ledger.SetAt(r, height); err != nil {
-			return err
+	for i, err := range failures {
+		if err != nil {
+			return fmt.Errorf("%w: block %d: %w", ErrInvalid, blocks[i].height, err)
 		}
-		var previous, entry blockEntry
-		if err := errors.Join(ledger.GetJSON(r, bucketBlocks, be64(height-1), &previous), ledger.GetJSON(r, bucketBlocks, be64(height), &entry)); err != nil {
-			return err
-		}
-		for index := previous.Size; index < entry.Size; index++ {
-			leaves = append(leaves, append([]byte(nil), r.Get(bucketLeaves, be64(index))...))
-		}
-		return nil
-	})
-	for _, data := range leaves {
-		leaf, decoding := record.DecodeLeaf(data)
-		if err = errors.Join(err, decoding); err != nil {
-			break
-		}
-		if err = record.CheckSignatures(leaf, c.network.Genesis, set, height); err != nil {
-			break
-		}
-	}
-	if err != nil {
-		return fmt.Errorf("%w: signatures of block %d: %w", ErrInvalid, height, err)
 	}
 	return nil
 }
 
-func (c *Chain) setSigned(height int64) error {
+// catchUp appends prepared blocks in one transaction.
+func (c *Chain) catchUp(blocks []prepared) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	next := c.head
-	next.Signed = height
-	if err := c.backend.Update(func(tx ledger.Tx) error { return ledger.PutJSON(tx, bucketMeta, headKey, next) }); err != nil {
-		return fmt.Errorf("keep which signatures are checked: %w", err)
+	if c.fork != nil {
+		return c.fork
 	}
-	c.advance(next, c.note)
+	next, rest := c.head, c.followed
+	var note []byte
+	err := c.backend.Update(func(tx ledger.Tx) (err error) {
+		for _, p := range blocks {
+			before := next
+			before.set = before.set.Deferring() // its signatures are checked
+			if next, err = c.applyLeaves(tx, before, p.block, p.leaves, nil); err != nil {
+				return fmt.Errorf("%w: block %d", err, p.height)
+			}
+		}
+		var entry blockEntry
+		if err := ledger.GetJSON(tx, bucketBlocks, be64(next.Height), &entry); err != nil {
+			return err
+		}
+		note = entry.Note
+		if rest = rest.after(next.Height); rest.Height == next.Height {
+			rest = followed{}
+		}
+		return errors.Join(ledger.PutJSON(tx, bucketMeta, headKey, next), ledger.PutJSON(tx, bucketMeta, followedKey, rest))
+	})
+	if err != nil {
+		return fmt.Errorf("check the log: %w", err)
+	}
+	c.followed = rest
+	c.advance(next, note)
 	return nil
+}
+
+// after is what is still to be checked behind a height.
+func (f followed) after(height int64) followed {
+	for len(f.Changes) > 0 && f.Changes[0].Height <= height {
+		f.Changes = f.Changes[1:]
+	}
+	return f
+}
+
+// readBlock reads a block; it shares no memory with the transaction.
+func readBlock(r ledger.Reader, height int64) (*record.Block, error) {
+	var previous, entry blockEntry
+	if err := errors.Join(ledger.GetJSON(r, bucketBlocks, be64(height-1), &previous), ledger.GetJSON(r, bucketBlocks, be64(height), &entry)); err != nil {
+		return nil, err
+	}
+	block := &record.Block{LogSignature: entry.LogSignature}
+	for index := previous.Size; index < entry.Size; index++ {
+		leaf := r.Get(bucketLeaves, be64(index))
+		if leaf == nil {
+			return nil, fmt.Errorf("leaf %d: %w", index, ErrNotFound)
+		}
+		block.Leaves = append(block.Leaves, bytes.Clone(leaf))
+	}
+	return block, nil
 }

@@ -1,7 +1,9 @@
 package chain_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -21,8 +23,8 @@ func wire(t *testing.T, c *chain.Chain, from int64) (blocks [][]byte) {
 	return blocks
 }
 
-// TestAdopt: a long log is followed at once, its leaves' signatures are checked
-// after that, and the state is the same.
+// TestAdopt: a long log is followed at once, its leaves are checked after that, over
+// restarts, and the state is the same.
 func TestAdopt(t *testing.T) {
 	n := chaintest.New(t, 3)
 	c := n.Chain(t)
@@ -37,21 +39,117 @@ func TestAdopt(t *testing.T) {
 	if err != nil || int64(added) != c.Height() {
 		t.Fatalf("%d of %d blocks, %v", added, c.Height(), err)
 	}
-	chaintest.Equal(t, c, follower)
-	if follower.Signed() != 0 {
-		t.Errorf("signatures up to %d are said to be checked", follower.Signed())
+	if follower.Height() != 0 || follower.Followed() != c.Height() {
+		t.Errorf("blocks up to %d of %d are said to be checked", follower.Height(), follower.Followed())
+	}
+	if attempts, err := follower.Attempts(); err != nil || len(attempts) != 0 {
+		t.Errorf("it knows %d attempts of leaves that it has not looked at, %v", len(attempts), err)
 	}
 	follower = n.Open(t, backend)
-	if err := follower.CheckSignatures(t.Context()); err != nil || follower.Signed() != follower.Height() {
-		t.Errorf("checked up to %d of %d, %v", follower.Signed(), follower.Height(), err)
+	if err := follower.Check(t.Context(), nil); err != nil || follower.Followed() != c.Height() {
+		t.Errorf("after a restart: followed up to %d, %v", follower.Followed(), err)
 	}
+	if err := follower.CatchUp(t.Context()); err != nil || follower.Height() != c.Height() {
+		t.Errorf("checked up to %d of %d, %v", follower.Height(), c.Height(), err)
+	}
+	chaintest.Equal(t, c, follower)
 	n.Append(t, follower)
-	if follower = n.Open(t, backend); follower.Signed() != follower.Height() {
-		t.Errorf("a block that was appended with all checks counts as unchecked")
+	if follower = n.Open(t, backend); follower.Followed() != c.Height()+1 {
+		t.Errorf("followed up to %d", follower.Followed())
 	}
 	if err := follower.Check(t.Context(), nil); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestAdoptRenewedKeys: the sets of a log that is followed are its own before its
+// leaves are checked, over restarts and in any pieces.
+func TestAdoptRenewedKeys(t *testing.T) {
+	n := chaintest.New(t, 3)
+	c := n.Chain(t)
+	at := time.UnixMilli(chaintest.Start)
+	for i := range 3 {
+		n.Append(t, c)
+		renewed, leaf := n.Renew(t, i)
+		at = at.Add(3 * time.Hour)
+		n.AppendBlock(t, c, n.ProposeAt(t, c, at, chaintest.One(leaf)))
+		n.Append(t, c)
+		n = renewed
+		n.PublishFiles(t, c, artifact.PURL(fmt.Sprintf("pkg:generic/renewed%d@1", i)), map[string][]byte{"a": []byte("a")})
+	}
+	blocks := wire(t, c, 1)
+	later := n.Now(c).Add(2 * chain.History)
+	for piece := 1; piece <= len(blocks); piece++ {
+		for caught := 0; caught < 2; caught++ {
+			backend := new(chaintest.Memory)
+			follower := n.Open(t, backend)
+			for rest := blocks; len(rest) > 0; rest = rest[min(piece, len(rest)):] {
+				if added, err := follower.Adopt(rest[:min(piece, len(rest))], later); err != nil {
+					t.Fatalf("pieces of %d: %d more after %d, %v", piece, added, follower.Followed(), err)
+				}
+				follower = n.Open(t, backend)
+				if caught == 0 {
+					continue
+				}
+				if err := follower.CatchUp(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := follower.Check(t.Context(), nil); err != nil {
+				t.Errorf("pieces of %d: %v", piece, err)
+			}
+			if err := follower.CatchUp(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			chaintest.Equal(t, c, follower)
+			if follower.Set().Hash() != n.Set.Hash() {
+				t.Errorf("pieces of %d: another set", piece)
+			}
+		}
+	}
+	// What was followed is compared with other chains by its own sets.
+	follower := n.Chain(t)
+	if _, err := follower.Adopt(blocks, later); err != nil {
+		t.Fatal(err)
+	}
+	for height, data := range blocks {
+		if same, err := follower.Compare(int64(height)+1, data); !same || err != nil {
+			t.Errorf("block %d: %v, %v", height+1, same, err)
+		}
+	}
+	// And nothing is appended that a quorum of now decides before all is checked.
+	next := n.Certify(t, c, n.Propose(t, c))
+	if err := follower.Append(next); !errors.Is(err, chain.ErrStale) {
+		t.Error(err)
+	}
+}
+
+// TestCatchUpInterrupted: however often it is stopped, it goes on where it was.
+func TestCatchUpInterrupted(t *testing.T) {
+	n := chaintest.New(t, 3)
+	c := n.Chain(t)
+	n.Story(t, c)
+	for range 300 {
+		n.Append(t, c)
+	}
+	backend := new(chaintest.Memory)
+	follower := n.Open(t, backend)
+	if _, err := follower.Adopt(wire(t, c, 1), n.Now(c).Add(2*chain.History)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		follower.Wait(ctx, 1) //nolint:errcheck // it ends with the test
+		cancel()
+	}()
+	if err := follower.CatchUp(ctx); err != nil && !errors.Is(err, context.Canceled) {
+		t.Fatal(err)
+	}
+	follower = n.Open(t, backend)
+	if err := errors.Join(follower.Check(t.Context(), nil), follower.CatchUp(t.Context())); err != nil || follower.Height() != c.Height() {
+		t.Errorf("height %d of %d, %v", follower.Height(), c.Height(), err)
+	}
+	chaintest.Equal(t, c, follower)
 }
 
 // TestAdoptStopsAtTheFirstWrongBlock: what is before it is kept.
@@ -87,7 +185,7 @@ func forge(t *testing.T) (n *chaintest.Network, forged map[string][][]byte, at t
 	n = chaintest.New(t, 3)
 	const pkg artifact.PURL = "pkg:generic/a@1"
 	forged = map[string][][]byte{}
-	for _, kind := range []string{"recipe", "attempt", "commits", "publish", "attest"} {
+	for _, kind := range []string{"recipe", "attempt", "commits", "publish", "attest", "evidence"} {
 		c := n.Chain(t)
 		spoil := func(of string, leaf record.Leaf, signature *record.Signature) bool {
 			if kind != of {
@@ -122,7 +220,12 @@ func forge(t *testing.T) (n *chaintest.Network, forged map[string][][]byte, at t
 			continue
 		}
 		attest := votes.Attest(2)
-		spoil("attest", attest, &attest.Envelope.Signatures[0].Sig)
+		if spoil("attest", attest, &attest.Envelope.Signatures[0].Sig) {
+			continue
+		}
+		other := n.Votes(t, a.ID, []record.Subject{chaintest.File(pkg, "a", []byte("another"))})
+		evidence := record.NewCommitEvidence(a.ID, votes.Commit(0), other.Commit(0))
+		spoil("evidence", evidence, &evidence.Commits[1].Signature)
 		at = n.Now(c)
 	}
 	return n, forged, at
@@ -141,8 +244,8 @@ func TestForgedSignatures(t *testing.T) {
 			t.Errorf("%s: %d of %d, %v", kind, added, len(blocks), err)
 			continue
 		}
-		if err := old.CheckSignatures(t.Context()); !errors.Is(err, chain.ErrInvalid) || old.Signed() == old.Height() {
-			t.Errorf("%s: %v, checked up to %d of %d", kind, err, old.Signed(), old.Height())
+		if err := old.CatchUp(t.Context()); !errors.Is(err, chain.ErrInvalid) || old.Height() == old.Followed() {
+			t.Errorf("%s: %v, checked up to %d of %d", kind, err, old.Height(), old.Followed())
 		}
 		if err := old.Check(t.Context(), nil); err == nil {
 			t.Errorf("%s: the whole check finds nothing", kind)

@@ -43,8 +43,9 @@ type Chain interface {
 	Append(certified *record.Certified) error
 	NextSet() *record.Set
 	Attempts() ([]ledger.Attempt, error)
-	// Signed is the height up to which the leaves' signatures are checked here.
-	Signed() int64
+	// Followed is the height up to which the log is here. What is beyond the chain's
+	// end has yet to be checked.
+	Followed() int64
 	// Halted is why nothing may be appended or voted for any more, or nil.
 	Halted() error
 }

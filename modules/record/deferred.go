@@ -1,9 +1,8 @@
 package record
 
-// Deferring is the set, taking members' signatures in leaves for granted: who
-// syncs a long log follows it by its hashes and its quorums' cosignatures first,
-// and checks these signatures after that (CheckSignatures), before it serves
-// anything. Everything else is checked as by the set itself.
+// Deferring is the set, taking members' signatures in leaves for granted, for who
+// checks them by themselves, on all processors (CheckSignatures). Everything else is
+// checked as by the set itself.
 func (s *Set) Deferring() *Set {
 	d := *s
 	d.deferring = true
@@ -24,6 +23,8 @@ func CheckSignatures(leaf Leaf, genesis Hash, set *Set, height int64) error {
 		return checkAttestations(leaf.Attempt, leaf.Envelope, leaf.Reveals, set)
 	case *AttestLeaf:
 		return checkAttestations(leaf.Attempt, leaf.Envelope, leaf.Reveals, set)
+	case *EvidenceLeaf: // of votes and proposals nothing is taken for granted
+		return each(leaf.Commits, func(c Commit) error { return c.Check(genesis, leaf.Attempt, set) })
 	}
 	return nil
 }

@@ -10,6 +10,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime/debug"
+	"slices"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/pyrsia/appliance/modules/chain"
@@ -20,7 +23,10 @@ import (
 )
 
 // Backend is a chain.Backend in one file. It is safe for concurrent use.
-type Backend struct{ db *bbolt.DB }
+type Backend struct {
+	db       *bbolt.DB
+	released atomic.Int64 // when memory was given back, in nanoseconds since 1970
+}
 
 // Open opens or creates the file. It fails within two seconds if another
 // process has it open, and for a file that bbolt cannot have left behind.
@@ -138,7 +144,29 @@ func (b *Backend) View(read func(ledger.Reader) error) (err error) {
 // Update implements chain.Backend.
 func (b *Backend) Update(write func(ledger.Tx) error) (err error) {
 	defer guard(&err)()
-	return b.db.Update(func(tx *bbolt.Tx) error { return write(transaction{tx}) })
+	if err := b.db.Update(func(tx *bbolt.Tx) error { return write(transaction{tx}) }); err != nil {
+		return err
+	}
+	b.release()
+	return nil
+}
+
+// releaseEvery is how often memory is given back at the most.
+const releaseEvery = int64(250 * time.Millisecond)
+
+// release gives back the pages of the mapped file that this process has looked at:
+// the kernel has them in its cache all the same, and a long log would else come to
+// stand in the process's memory in whole. Who reads meanwhile gets them again.
+func (b *Backend) release() {
+	now, before := time.Now().UnixNano(), b.released.Load()
+	if now-before < releaseEvery || !b.released.CompareAndSwap(before, now) {
+		return
+	}
+	_ = b.db.View(func(tx *bbolt.Tx) error { // the mapping stays where it is meanwhile
+		size := (uintptr(tx.Size()) + uintptr(os.Getpagesize()) - 1) &^ (uintptr(os.Getpagesize()) - 1)
+		syscall.Syscall(syscall.SYS_MADVISE, b.db.Info().Data, size, syscall.MADV_DONTNEED)
+		return nil
+	})
 }
 
 type transaction struct{ tx *bbolt.Tx }
@@ -148,6 +176,9 @@ func (t transaction) bucket(name string) *bbolt.Bucket {
 	bucket := t.tx.Bucket([]byte(name))
 	if bucket == nil {
 		panic("bucket " + name + " is missing")
+	}
+	if slices.Contains(chain.Growing, name) {
+		bucket.FillPercent = 0.95 // a page in the middle is never written to again
 	}
 	return bucket
 }
