@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -612,5 +613,29 @@ func TestOtherVersion(t *testing.T) {
 	}
 	if _, err := chain.New(memory, n.GenesisLeaf); err == nil || !strings.Contains(err.Error(), "another version") {
 		t.Error(err)
+	}
+}
+
+// TestRecentAttempts: the attempts since a time are those of all that came then.
+func TestRecentAttempts(t *testing.T) {
+	n := chaintest.New(t, 3)
+	c := n.Chain(t)
+	if recent, err := c.RecentAttempts(0); err != nil || len(recent) != 0 {
+		t.Fatalf("%+v, %v", recent, err)
+	}
+	n.Story(t, c)
+	n.PublishFiles(t, c, "pkg:generic/later@1", map[string][]byte{"a": []byte("a")})
+	all, err := c.Attempts()
+	if err != nil || len(all) < 3 {
+		t.Fatalf("%d attempts, %v", len(all), err)
+	}
+	for i, a := range all {
+		recent, err := c.RecentAttempts(a.Time)
+		if err != nil || !reflect.DeepEqual(recent, all[i:]) {
+			t.Errorf("since the time of attempt %d: %d of %d, %v", i, len(recent), len(all)-i, err)
+		}
+	}
+	if recent, err := c.RecentAttempts(c.Time()); err != nil || len(recent) != 0 {
+		t.Errorf("%d attempts of now, %v", len(recent), err)
 	}
 }

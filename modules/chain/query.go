@@ -69,6 +69,12 @@ func (c *Chain) Attempt(id record.Hash) (*ledger.Attempt, error) {
 // Attempts are all attempts, in the order in which they came.
 func (c *Chain) Attempts() ([]ledger.Attempt, error) { return read(c, ledger.Attempts) }
 
+// RecentAttempts are the attempts of blocks since a header time in milliseconds
+// since 1970, in the order in which they came; however long the log before them.
+func (c *Chain) RecentAttempts(since int64) ([]ledger.Attempt, error) {
+	return read(c, func(r ledger.Reader) ([]ledger.Attempt, error) { return ledger.RecentAttempts(r, since) })
+}
+
 // Newest is the newest attempt of a recipe on a platform, or ErrNotFound.
 func (c *Chain) Newest(recipe record.Hash, platform string) (*ledger.Attempt, error) {
 	return read(c, func(r ledger.Reader) (*ledger.Attempt, error) { return ledger.NewestAttempt(r, recipe, platform) })

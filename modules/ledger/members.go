@@ -58,7 +58,7 @@ type Evidence struct {
 	Time           int64 `json:"time"`     // of that block
 }
 
-var keyLast = []byte("last") // in bucketSets; the others are heights of 8 bytes
+var keyLast = []byte("last") // in bucketSets and bucketCounted, whose other keys are numbers of 8 bytes
 
 func be64(n int64) []byte { return binary.BigEndian.AppendUint64(nil, uint64(n)) }
 

@@ -1,6 +1,8 @@
 package ledger
 
 import (
+	"encoding/binary"
+	"fmt"
 	"slices"
 	"sort"
 
@@ -95,6 +97,31 @@ func Attempts(r Reader) ([]Attempt, error) {
 	attempts, err := scan[Attempt](r, bucketAttempts, "")
 	sort.Slice(attempts, func(i, j int) bool { return attempts[i].Leaf < attempts[j].Leaf })
 	return attempts, err
+}
+
+// RecentAttempts are the attempts of blocks since a header time, in the order in
+// which they came. It takes as long as these are many, whatever came before them.
+func RecentAttempts(r Reader, since int64) (attempts []Attempt, err error) {
+	last := r.Get(bucketCounted, keyLast)
+	if last == nil {
+		return nil, nil
+	}
+	for number := int64(binary.BigEndian.Uint64(last)); number >= 0; number-- {
+		id := r.Get(bucketCounted, be64(number))
+		if len(id) != len(record.Hash{}) {
+			return nil, fmt.Errorf("attempt %d: %w", number, ErrNotFound)
+		}
+		a, err := AttemptByID(r, record.Hash(id))
+		if err != nil {
+			return nil, err
+		}
+		if a.Time < since {
+			break
+		}
+		attempts = append(attempts, *a)
+	}
+	slices.Reverse(attempts)
+	return attempts, nil
 }
 
 // NewestAttempt is the newest attempt of a recipe on a platform, or

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"regexp"
@@ -266,11 +267,23 @@ func (r *Rules) attempt(index int64, hash record.Hash, leaf *record.AttemptLeaf)
 	if err := PutJSON(r.tx, bucketNewest, newestKey(a.Recipe, a.Platform), newest{a.Number, hash}); err != nil {
 		return err
 	}
+	if err := r.count(hash); err != nil {
+		return err
+	}
 	state := Attempt{ID: hash, Leaf: index, Height: r.height, Time: r.time, Attempt: a, Package: recipe.Package, Status: StatusOpen}
 	for _, h := range leaf.Holdings {
 		state.Holders = append(state.Holders, h.Identity)
 	}
 	return r.putAttempt(state)
+}
+
+// count gives an attempt the next number.
+func (r *Rules) count(id record.Hash) error {
+	next := be64(0)
+	if last := r.tx.Get(bucketCounted, keyLast); last != nil {
+		next = be64(int64(binary.BigEndian.Uint64(last)) + 1)
+	}
+	return errors.Join(r.tx.Put(bucketCounted, next, id[:]), r.tx.Put(bucketCounted, keyLast, next))
 }
 
 // follows holds attempts of one recipe and platform apart: one at a time, n+1

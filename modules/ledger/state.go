@@ -39,6 +39,7 @@ const (
 	bucketLive     = "live"     // package → recipe hash
 	bucketOwners   = "owners"   // file name → recipe hash
 	bucketAttempts = "attempts" // attempt leaf hash → Attempt
+	bucketCounted  = "counted"  // number of an attempt, from 0 → its leaf hash; "last" → the newest one's number
 	bucketNewest   = "newest"   // recipe hash, platform → newest
 	bucketNames    = "names"    // file name → Entry
 	bucketDigests  = "digests"  // SHA-256 → file name
@@ -51,7 +52,7 @@ const (
 
 // Buckets are all buckets that a transaction must know.
 var Buckets = []string{
-	bucketRecipes, bucketLive, bucketOwners, bucketAttempts, bucketNewest, bucketNames, bucketDigests, bucketTags,
+	bucketRecipes, bucketLive, bucketOwners, bucketAttempts, bucketCounted, bucketNewest, bucketNames, bucketDigests, bucketTags,
 	bucketSets, bucketKeys, bucketMembers, bucketEvidence,
 }
 

@@ -51,7 +51,7 @@ type Chain interface {
 	LiveRecipe(pkg artifact.PURL) (*ledger.Recipe, error)
 	Newest(recipe record.Hash, platform string) (*ledger.Attempt, error)
 	Attempt(id record.Hash) (*ledger.Attempt, error)
-	Attempts() ([]ledger.Attempt, error)
+	RecentAttempts(since int64) ([]ledger.Attempt, error)
 	Younger(id record.Identity, a *ledger.Attempt) bool
 	ResolveTag(repository, tag string) (*ledger.Publication, error)
 	Files(prefix string) ([]ledger.Entry, error)
@@ -139,6 +139,11 @@ type heard struct {
 	attempt record.Attempt
 	holding record.Part // this node's, once it holds the lock
 }
+
+// Memory is how old an attempt may be for this member to do its part in it: far
+// older than its deadline, for votes that come late but on the record. A member looks
+// at all of them at every step.
+const Memory = 7 * 24 * time.Hour
 
 // maxHeard bounds the attempts that one member may ask others to hold.
 const maxHeard = 64
@@ -233,7 +238,7 @@ func (m *Member) step(ctx context.Context, running *sync.WaitGroup) {
 	m.endorse()
 	m.driveRequests(ctx, running)
 	m.driveHeard(ctx, running)
-	attempts, err := m.chain.Attempts()
+	attempts, err := m.chain.RecentAttempts(m.chain.Time() - Memory.Milliseconds())
 	if err != nil {
 		m.Log.Error("cannot read the attempts", "error", err)
 		return

@@ -42,7 +42,7 @@ type Chain interface {
 	Validate(block *record.Block, now time.Time) error
 	Append(certified *record.Certified) error
 	NextSet() *record.Set
-	Attempts() ([]ledger.Attempt, error)
+	RecentAttempts(since int64) ([]ledger.Attempt, error)
 	// Followed is the height up to which the log is here. What is beyond the chain's
 	// end has yet to be checked.
 	Followed() int64

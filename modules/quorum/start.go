@@ -68,7 +68,7 @@ func (l *loop) ask() {
 // recallOwn holds the vote file to what the chain says of this member: at a start,
 // and while the chain comes up to those of the others.
 func (l *loop) recallOwn() {
-	attempts, err := l.chain.Attempts()
+	attempts, err := l.chain.RecentAttempts(l.chain.Time() - ledger.MaxDeadline) // older ones are over
 	if err != nil {
 		l.fatal = fmt.Errorf("read the chain: %w", err)
 		return
