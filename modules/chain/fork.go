@@ -160,11 +160,7 @@ func (c *Chain) before(height int64) (*record.Set, record.Frontier, error) {
 		if err := ledger.GetJSON(r, bucketBlocks, be64(height-1), &entry); err != nil {
 			return fmt.Errorf("block %d: %w", height-1, err)
 		}
-		var f followed
-		if err := ledger.GetJSON(r, bucketMeta, followedKey, &f); err != nil {
-			return err
-		}
-		sets, err := c.followedSets(r, f)
+		_, sets, err := c.storedSets(r)
 		if err != nil {
 			return err
 		}

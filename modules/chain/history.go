@@ -214,6 +214,16 @@ func (c *Chain) followedSets(r ledger.Reader, f followed) (*overlay, error) {
 	return sets, nil
 }
 
+// storedSets are followedSets as of a transaction: more may be followed by now, or
+// less.
+func (c *Chain) storedSets(r ledger.Reader) (f followed, sets *overlay, err error) {
+	if err := ledger.GetJSON(r, bucketMeta, followedKey, &f); err != nil {
+		return f, nil, err
+	}
+	sets, err = c.followedSets(r, f)
+	return f, sets, err
+}
+
 // loadFollowed reads how far an earlier run followed, and holds it to what its
 // quorum signed.
 func (c *Chain) loadFollowed(r ledger.Reader) error {
@@ -300,12 +310,7 @@ func (c *Chain) prepare(ctx context.Context, batches chan<- batch) {
 
 func (c *Chain) prepareFrom(height int64) (b batch) {
 	b.err = c.backend.View(func(r ledger.Reader) error {
-		// As of this transaction: more may be followed by now.
-		var f followed
-		if err := ledger.GetJSON(r, bucketMeta, followedKey, &f); err != nil {
-			return err
-		}
-		sets, err := c.followedSets(r, f)
+		f, sets, err := c.storedSets(r)
 		if err != nil {
 			return err
 		}

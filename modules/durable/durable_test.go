@@ -2,7 +2,6 @@ package durable_test
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -14,24 +13,15 @@ import (
 // TestReplace fails at every step in every way: the file is the old one or the new
 // one, the new one at the latest when Replace says so, and nothing else stays.
 func TestReplace(t *testing.T) {
-	for _, kind := range durabletest.Kinds {
-		for _, old := range []string{"", "old content"} {
-			t.Run(fmt.Sprintf("%s, %q", kind.Name, old), func(t *testing.T) {
-				steps := 0
-				for after, done := 0, false; !done; after++ {
-					done = replaceFailing(t, kind, old, after)
-					steps++
-				}
-				if steps < 6 {
-					t.Errorf("only %d steps", steps)
-				}
-			})
-		}
+	for _, old := range []string{"", "old content"} {
+		durabletest.EveryStep(t, 6, func(t *testing.T, kind durabletest.Kind, after int) bool {
+			return replaceFailing(t, kind, old, after)
+		})
 	}
 }
 
-// replaceFailing makes one step fail; done if there is no such step.
-func replaceFailing(t *testing.T, kind durabletest.Kind, old string, after int) (done bool) {
+// replaceFailing makes one step fail, if there is such a step.
+func replaceFailing(t *testing.T, kind durabletest.Kind, old string, after int) (failed bool) {
 	t.Helper()
 	folder, content := t.TempDir(), "all of the new content"
 	path := filepath.Join(folder, "file")
@@ -44,7 +34,7 @@ func replaceFailing(t *testing.T, kind durabletest.Kind, old string, after int) 
 	disk.Arm(after)
 	err := durable.Replace(disk, path, []byte(content))
 	disk.CutPower(t)
-	failed := disk.Failed()
+	failed = disk.Failed()
 	disk.Arm(-1)
 	if err != nil && !errors.Is(err, kind.Err) {
 		t.Fatalf("step %d: %v", after, err)
@@ -69,5 +59,5 @@ func replaceFailing(t *testing.T, kind durabletest.Kind, old string, after int) 
 	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("step %d: %v, %v", after, info.Mode(), err)
 	}
-	return !failed
+	return failed
 }

@@ -12,20 +12,7 @@ import (
 // found, what is found is what was appended, nothing of what was durable before is
 // damaged, and the next start goes on.
 func TestJournalFails(t *testing.T) {
-	for _, kind := range durabletest.Kinds {
-		t.Run(kind.Name, func(t *testing.T) {
-			t.Parallel()
-			steps := 0
-			for failed := true; failed; steps++ {
-				if failed = failJournal(t, kind, steps); t.Failed() {
-					t.Fatalf("failed at step %d", steps)
-				}
-			}
-			if steps < 10 {
-				t.Errorf("only %d steps", steps)
-			}
-		})
-	}
+	durabletest.EveryStep(t, 10, failJournal)
 }
 
 func failJournal(t *testing.T, kind durabletest.Kind, after int) (failed bool) {

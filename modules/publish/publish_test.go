@@ -376,20 +376,10 @@ func TestDamagedRequest(t *testing.T) {
 // or it is not, as RequestBuild says, and asking again works. What a crash left is
 // swept.
 func TestRequestFails(t *testing.T) {
-	for _, kind := range durabletest.Kinds {
-		t.Run(kind.Name, func(t *testing.T) {
-			steps := 0
-			for failed := true; failed; steps++ {
-				synctest.Test(t, func(t *testing.T) { failed = failRequest(t, kind, steps) })
-				if t.Failed() {
-					t.Fatalf("failed at step %d", steps)
-				}
-			}
-			if steps < 6 {
-				t.Errorf("only %d steps", steps)
-			}
-		})
-	}
+	durabletest.EveryStep(t, 6, func(t *testing.T, kind durabletest.Kind, after int) (failed bool) {
+		synctest.Test(t, func(t *testing.T) { failed = failRequest(t, kind, after) })
+		return failed
+	})
 }
 
 func failRequest(t *testing.T, kind durabletest.Kind, after int) (failed bool) {

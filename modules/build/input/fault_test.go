@@ -12,20 +12,7 @@ import (
 // TestProvenRecordFails fails at every step in every way: what was synced is
 // known, nothing is known that was not added, and the next start goes on.
 func TestProvenRecordFails(t *testing.T) {
-	for _, kind := range durabletest.Kinds {
-		t.Run(kind.Name, func(t *testing.T) {
-			t.Parallel()
-			steps := 0
-			for failed := true; failed; steps++ {
-				if failed = failProven(t, kind, steps); t.Failed() {
-					t.Fatalf("failed at step %d", steps)
-				}
-			}
-			if steps < 8 {
-				t.Errorf("only %d steps", steps)
-			}
-		})
-	}
+	durabletest.EveryStep(t, 8, failProven)
 }
 
 func failProven(t *testing.T, kind durabletest.Kind, after int) (failed bool) {

@@ -34,6 +34,25 @@ var Kinds = []Kind{
 	{Name: "broken disk", Err: syscall.EIO, Once: true},
 }
 
+// EveryStep has something fail in every way at each of its steps. fail lets a number
+// of steps succeed and tells whether one failed after them; there must be at least as
+// many as said.
+func EveryStep(t *testing.T, least int, fail func(t *testing.T, kind Kind, after int) (failed bool)) {
+	for _, kind := range Kinds {
+		t.Run(kind.Name, func(t *testing.T) {
+			steps := 0
+			for failed := true; failed; steps++ {
+				if failed = fail(t, kind, steps); t.Failed() {
+					t.Fatalf("failed at step %d", steps)
+				}
+			}
+			if steps < least {
+				t.Errorf("only %d steps", steps)
+			}
+		})
+	}
+}
+
 // Disk is a file system that fails at a chosen step. It is safe for concurrent
 // use.
 type Disk struct {
