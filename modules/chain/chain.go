@@ -174,7 +174,10 @@ func (c *Chain) found(tx ledger.Tx, genesisLeaf []byte, set *record.Set) error {
 
 // resume goes on where the backend's chain ends.
 func (c *Chain) resume(r ledger.Reader) error {
-	if version := r.Get(bucketMeta, versionKey); string(version) != strconv.Itoa(stateVersion) {
+	switch version := r.Get(bucketMeta, versionKey); {
+	case version == nil:
+		return fmt.Errorf("%w: it does not say of which version it is", ErrDamaged)
+	case string(version) != strconv.Itoa(stateVersion):
 		return fmt.Errorf("the chain file is of another version of pyrsia (%.20q, this one is %d); move it away and start again, and the node fetches the chain from its peers", version, stateVersion)
 	}
 	var h head

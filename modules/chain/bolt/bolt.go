@@ -138,13 +138,13 @@ func (b *Backend) Close() error { return b.db.Close() }
 // View implements chain.Backend.
 func (b *Backend) View(read func(ledger.Reader) error) (err error) {
 	defer guard(&err)()
-	return b.db.View(func(tx *bbolt.Tx) error { return read(transaction{tx}) })
+	return b.db.View(func(tx *bbolt.Tx) error { return read(transaction{tx: tx}) })
 }
 
 // Update implements chain.Backend.
 func (b *Backend) Update(write func(ledger.Tx) error) (err error) {
 	defer guard(&err)()
-	if err := b.db.Update(func(tx *bbolt.Tx) error { return write(transaction{tx}) }); err != nil {
+	if err := b.db.Update(func(tx *bbolt.Tx) error { return write(transaction{tx, new(int)}) }); err != nil {
 		return err
 	}
 	b.release()
@@ -154,22 +154,35 @@ func (b *Backend) Update(write func(ledger.Tx) error) (err error) {
 // releaseEvery is how often memory is given back at the most.
 const releaseEvery = int64(250 * time.Millisecond)
 
-// release gives back the pages of the mapped file that this process has looked at:
-// the kernel has them in its cache all the same, and a long log would else come to
-// stand in the process's memory in whole. Who reads meanwhile gets them again.
+// release gives memory back after a write.
 func (b *Backend) release() {
 	now, before := time.Now().UnixNano(), b.released.Load()
 	if now-before < releaseEvery || !b.released.CompareAndSwap(before, now) {
 		return
 	}
-	_ = b.db.View(func(tx *bbolt.Tx) error { // the mapping stays where it is meanwhile
-		size := (uintptr(tx.Size()) + uintptr(os.Getpagesize()) - 1) &^ (uintptr(os.Getpagesize()) - 1)
-		syscall.Syscall(syscall.SYS_MADVISE, b.db.Info().Data, size, syscall.MADV_DONTNEED)
-		return nil
-	})
+	_ = b.db.View(func(tx *bbolt.Tx) error { giveBack(tx); return nil })
 }
 
-type transaction struct{ tx *bbolt.Tx }
+// giveBack gives back the pages of the mapped file that this process has looked at:
+// the kernel has them in its cache all the same, and a long log would else come to
+// stand in the process's memory in whole. Who reads meanwhile gets them again. The
+// transaction keeps the mapping where it is: the one that writes is the only one to
+// move it.
+func giveBack(tx *bbolt.Tx) {
+	page := uintptr(os.Getpagesize())
+	size := (uintptr(tx.Size()) + page - 1) &^ (page - 1)
+	syscall.Syscall(syscall.SYS_MADVISE, tx.DB().Info().Data, size, syscall.MADV_DONTNEED)
+}
+
+type transaction struct {
+	tx     *bbolt.Tx
+	looked *int // how often a writer looked something up; nil for who only reads
+}
+
+// lookups is after how many of them a writer gives memory back. The kernel maps up to
+// 16 pages at each, so that one block of a long log would come to hundreds of
+// megabytes.
+const lookups = 512
 
 // bucket is one of chain.Buckets, which Open made; guard reports it missing.
 func (t transaction) bucket(name string) *bbolt.Bucket {
@@ -183,9 +196,22 @@ func (t transaction) bucket(name string) *bbolt.Bucket {
 	return bucket
 }
 
-func (t transaction) Get(bucket string, key []byte) []byte { return t.bucket(bucket).Get(key) }
+func (t transaction) look() {
+	if t.looked == nil {
+		return
+	}
+	if *t.looked++; *t.looked%lookups == 0 {
+		giveBack(t.tx)
+	}
+}
+
+func (t transaction) Get(bucket string, key []byte) []byte {
+	t.look()
+	return t.bucket(bucket).Get(key)
+}
 
 func (t transaction) Put(bucket string, key, value []byte) error {
+	t.look()
 	return t.bucket(bucket).Put(key, value)
 }
 
