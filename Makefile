@@ -67,7 +67,7 @@ e2e: demo ## Test: the demo and the slower stories
 SEEDS ?= 2500
 FROM  ?= 1
 sim: setup-test ## Simulate the vote under every fault: make sim N=5 SEEDS=10000 FROM=1
-	SIM_N=$(N) SIM_SEEDS=$(SEEDS) SIM_FROM=$(FROM) go test -count=1 -timeout 80m -v -run '^(TestSim|TestSeeds|TestForks|TestLiars)$$' ./modules/quorum ./modules/quorum/order/sim
+	GOGC=800 SIM_N=$(N) SIM_SEEDS=$(SEEDS) SIM_FROM=$(FROM) SIM_FORKS=$$(($(SEEDS) / 50 + 1)) SIM_LIARS=$$(($(SEEDS) / 25 + 1)) go test -count=1 -timeout 80m -v -run '^(TestSim|TestSeeds|TestForks|TestLiars)$$' ./modules/quorum ./modules/quorum/order/sim
 
 # LEAVES is how long a log a new node follows in make bench.
 LEAVES ?= 1000000

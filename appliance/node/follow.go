@@ -287,14 +287,23 @@ func (n *Node) blockOf(ctx context.Context, peer record.Identity, height int64) 
 
 // catchUp checks the leaves of what was followed, whenever there is something. Leaves
 // that are wrong in a log that a quorum signed end the node: it must serve nothing of
-// it.
+// it. A fork halts it like the rest of the node: it stays up and says so.
 func (n *Node) catchUp(ctx context.Context) error {
 	for {
 		begun, left := time.Now(), n.chain.Followed()-n.chain.Height()
-		if err := n.chain.CatchUp(ctx); err != nil && ctx.Err() == nil {
+		err := n.chain.CatchUp(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, chain.ErrForked):
+			<-ctx.Done()
+			return nil
+		case errors.Is(err, chain.ErrInvalid), errors.Is(err, chain.ErrDamaged):
 			return supervisor.Fatal(err)
+		case err != nil:
+			return err // a full disk, say: it is tried again
 		}
-		if left > 0 && ctx.Err() == nil {
+		if left > 0 {
 			n.log.Info("the log is checked", "blocks", left, "took", time.Since(begun).Round(time.Millisecond))
 		}
 		if n.chain.WaitFollowed(ctx, n.chain.Height()+1) != nil {
@@ -307,7 +316,11 @@ func (n *Node) catchUp(ctx context.Context) error {
 // by a log that it has only followed.
 func (n *Node) whenChecked(handler http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if height, followed := n.chain.Height(), n.chain.Followed(); height < followed {
+		if height, followed := n.chain.Height(), n.chain.Followed(); n.chain.Behind() {
+			if err := n.chain.Halted(); err != nil {
+				http.Error(w, err.Error(), http.StatusServiceUnavailable)
+				return
+			}
 			w.Header().Set("Retry-After", "2")
 			http.Error(w, fmt.Sprintf("this node is checking the log: block %d of %d; try again in a moment", height, followed), http.StatusServiceUnavailable)
 			return

@@ -66,7 +66,7 @@ var Growing = []string{bucketLeaves, bucketHashes, bucketBlocks}
 
 // stateVersion is that of what the backend holds. It moves with every change of
 // the state's types and of what the rules write.
-const stateVersion = 4
+const stateVersion = 5
 
 var headKey, versionKey = []byte("head"), []byte("version")
 
@@ -106,6 +106,7 @@ type Chain struct {
 	fork     *Fork             // set once, never changed
 	head     head
 	followed followed
+	sets     *overlay // above nothing, never changed: what the followed changes of the set come to; nil for none
 	note     []byte
 	appended chan struct{} // closed and replaced at each append
 }

@@ -155,12 +155,13 @@ func (c *Chain) loadFork(r ledger.Reader) error {
 func (c *Chain) before(height int64) (*record.Set, record.Frontier, error) {
 	var set *record.Set
 	var frontier record.Frontier
+	known := c.ahead()
 	err := c.backend.View(func(r ledger.Reader) (err error) {
 		var entry blockEntry
 		if err := ledger.GetJSON(r, bucketBlocks, be64(height-1), &entry); err != nil {
 			return fmt.Errorf("block %d: %w", height-1, err)
 		}
-		_, sets, err := c.storedSets(r)
+		_, sets, err := c.storedSets(r, known)
 		if err != nil {
 			return err
 		}

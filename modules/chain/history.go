@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,6 +50,9 @@ func (c *Chain) Followed() int64 {
 	return max(c.head.Height, c.followed.Height)
 }
 
+// Behind tells whether the log is followed further than its leaves are checked.
+func (c *Chain) Behind() bool { return c.followedNow().Height > 0 }
+
 // WaitFollowed blocks until the log is followed up to the height.
 func (c *Chain) WaitFollowed(ctx context.Context, height int64) error {
 	return c.wait(ctx, func() bool { return max(c.head.Height, c.followed.Height) >= height })
@@ -68,8 +72,9 @@ func (c *Chain) Adopt(blocks [][]byte, now time.Time) (added int, err error) {
 		if err != nil && good > 0 {
 			// What refused a block undid the transaction of those before it.
 			var again error
-			good, again = c.adopt(batch[:good], now)
-			err = errors.Join(again, err)
+			if good, again = c.adopt(batch[:good], now); again != nil {
+				good, err = 0, errors.Join(again, err)
+			}
 		}
 		added += good
 	}
@@ -85,10 +90,18 @@ func (c *Chain) adopt(blocks [][]byte, now time.Time) (good int, err error) {
 		return 0, c.fork
 	}
 	a := adoption{c: c, now: now, head: c.head, note: c.note, followed: c.followed}
-	if err = c.backend.Update(func(tx ledger.Tx) error { good, err = a.add(tx, blocks); return err }); err != nil {
+	var refused error
+	err = c.backend.Update(func(tx ledger.Tx) error { good, refused = a.add(tx, blocks); return refused })
+	if err != nil && refused == nil {
+		good = 0 // the disk failed, not a block
+	}
+	if err != nil {
 		return good, fmt.Errorf("append block %d: %w", max(c.head.Height, c.followed.Height)+int64(good)+1, err)
 	}
 	c.followed = a.followed
+	if c.sets = nil; a.sets != nil {
+		c.sets = a.sets.above(nothing{})
+	}
 	c.advance(a.head, a.note)
 	return good, nil
 }
@@ -102,6 +115,7 @@ type adoption struct {
 	followed followed
 
 	sets *overlay // the state with the changes of the set that are followed
+	tip  *head    // the log's end with its sets, once a block was followed
 }
 
 func (a *adoption) add(tx ledger.Tx, blocks [][]byte) (good int, err error) {
@@ -140,12 +154,12 @@ func (a *adoption) end(tx ledger.Tx) (head, error) {
 	if a.followed.Height == 0 {
 		return a.head, nil
 	}
-	if a.sets == nil {
-		sets, err := a.c.followedSets(tx, a.followed)
-		if err != nil {
-			return head{}, err
-		}
-		a.sets = sets
+	if a.tip != nil {
+		return *a.tip, nil
+	}
+	a.sets = newOverlay(tx)
+	if a.c.sets != nil {
+		a.sets = a.c.sets.above(tx)
 	}
 	end := head{Height: a.followed.Height, Time: a.followed.Time, Frontier: a.followed.Frontier}
 	return end, end.load(a.sets)
@@ -177,7 +191,13 @@ func (a *adoption) follow(tx ledger.Tx, end head, certified *record.Certified) e
 	if err := a.c.checkPin(end.Frontier, next.Frontier); err != nil {
 		return err
 	}
-	a.followed = next
+	tip := head{Height: next.Height, Time: next.Time, Frontier: next.Frontier, set: end.next, next: end.next}
+	if len(next.Changes) > len(a.followed.Changes) {
+		if err := tip.load(a.sets); err != nil {
+			return err
+		}
+	}
+	a.followed, a.tip = next, &tip
 	return putBlock(tx, next.Height, next.Frontier.Size, certified)
 }
 
@@ -214,11 +234,28 @@ func (c *Chain) followedSets(r ledger.Reader, f followed) (*overlay, error) {
 	return sets, nil
 }
 
-// storedSets are followedSets as of a transaction: more may be followed by now, or
-// less.
-func (c *Chain) storedSets(r ledger.Reader) (f followed, sets *overlay, err error) {
+// ahead is what is followed beyond the chain's end, as this process knows it.
+type ahead struct {
+	followed followed
+	sets     *overlay
+}
+
+// ahead must not be asked for in a transaction: Append holds the lock while it waits
+// for those under way.
+func (c *Chain) ahead() ahead {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return ahead{c.followed, c.sets}
+}
+
+// storedSets are followedSets as of a transaction: more may be followed there than
+// the process knows, or less.
+func (c *Chain) storedSets(r ledger.Reader, known ahead) (f followed, sets *overlay, err error) {
 	if err := ledger.GetJSON(r, bucketMeta, followedKey, &f); err != nil {
 		return f, nil, err
+	}
+	if f.Height == known.followed.Height && known.sets != nil {
+		return f, known.sets.above(r), nil
 	}
 	sets, err = c.followedSets(r, f)
 	return f, sets, err
@@ -242,6 +279,7 @@ func (c *Chain) loadFollowed(r ledger.Reader) error {
 	if err := ledger.GetJSON(r, bucketBlocks, be64(f.Height), &entry); err != nil {
 		return fmt.Errorf("%w: block %d: %w", ErrDamaged, f.Height, err)
 	}
+	c.sets = sets.above(nothing{})
 	return c.checkEnd(sets, head{Height: f.Height, Time: f.Time, Frontier: f.Frontier}, entry)
 }
 
@@ -274,7 +312,8 @@ func (c *Chain) CatchUp(ctx context.Context) error {
 // it changes in memory, and its leaves are all over the state.
 const (
 	maxCaughtUp = 64
-	maxLeaves   = 2048 // a block with more has a transaction of its own
+	maxLeaves   = 2048    // a block with more has a transaction of its own
+	maxBytes    = 4 << 20 // of leaves, likewise; as much again is prepared meanwhile
 )
 
 // batch are blocks whose signatures are checked.
@@ -286,6 +325,7 @@ type batch struct {
 // prepared is a followed block with its leaves decoded and their signatures checked.
 type prepared struct {
 	height int64
+	set    *record.Set
 	block  *record.Block
 	leaves []record.Leaf
 }
@@ -309,22 +349,50 @@ func (c *Chain) prepare(ctx context.Context, batches chan<- batch) {
 }
 
 func (c *Chain) prepareFrom(height int64) (b batch) {
-	b.err = c.backend.View(func(r ledger.Reader) error {
-		f, sets, err := c.storedSets(r)
-		if err != nil {
-			return err
-		}
-		for leaves := 0; height <= f.Height && len(b.blocks) < maxCaughtUp && leaves < maxLeaves; height++ {
-			block, err := readBlock(r, height)
-			if err != nil {
-				return err
-			}
-			leaves += len(block.Leaves)
-			b.blocks = append(b.blocks, prepared{height: height, block: block})
-		}
-		return c.checkBlocks(sets, b.blocks)
+	known := c.ahead()
+	b.err = c.backend.View(func(r ledger.Reader) (err error) {
+		b.blocks, err = c.readFollowed(r, known, height)
+		return err
 	})
+	if b.err == nil {
+		b.err = c.checkBlocks(b.blocks)
+	}
 	return b
+}
+
+// readFollowed reads the next blocks beyond the chain's end, from a height on.
+func (c *Chain) readFollowed(r ledger.Reader, known ahead, height int64) (blocks []prepared, err error) {
+	var end head
+	if err := ledger.GetJSON(r, bucketMeta, headKey, &end); err != nil {
+		return nil, err
+	}
+	f, sets, err := c.storedSets(r, known)
+	if err != nil {
+		return nil, err
+	}
+	// What was appended since needs nothing more.
+	height = max(height, end.Height+1)
+	var set *record.Set
+	for leaves, size := 0, 0; height <= f.Height && len(blocks) < maxCaughtUp && leaves < maxLeaves && size < maxBytes; height++ {
+		// Changes up to the chain's end are no longer followed, and may take effect now.
+		if set == nil || height <= end.Height+ledger.SetDelay || f.changesAt(height) {
+			if set, err = ledger.SetAt(sets, height); err != nil {
+				return nil, err
+			}
+		}
+		block, err := readBlock(r, height)
+		if err != nil {
+			return nil, err
+		}
+		leaves, size = leaves+len(block.Leaves), size+block.Size()
+		blocks = append(blocks, prepared{height: height, set: set, block: block})
+	}
+	return blocks, nil
+}
+
+// changesAt tells whether a followed change of the set takes effect at a height.
+func (f followed) changesAt(height int64) bool {
+	return slices.ContainsFunc(f.Changes, func(s setLeaf) bool { return s.Height+ledger.SetDelay == height })
 }
 
 func (c *Chain) followedNow() followed {
@@ -335,73 +403,96 @@ func (c *Chain) followedNow() followed {
 
 // checkBlocks decodes the blocks' leaves and checks their signatures, on all
 // processors.
-func (c *Chain) checkBlocks(sets ledger.Reader, blocks []prepared) error {
+func (c *Chain) checkBlocks(blocks []prepared) error {
 	type piece struct {
-		of   *prepared
-		i    int
-		set  *record.Set
-		fail *error
+		of *prepared
+		i  int
 	}
 	var pieces []piece
-	failures := make([]error, len(blocks))
 	for i := range blocks {
-		set, err := ledger.SetAt(sets, blocks[i].height)
-		if err != nil {
-			return err
-		}
 		blocks[i].leaves = make([]record.Leaf, len(blocks[i].block.Leaves))
 		for j := range blocks[i].leaves {
-			pieces = append(pieces, piece{&blocks[i], j, set, &failures[i]})
+			pieces = append(pieces, piece{&blocks[i], j})
 		}
 	}
-	var mu sync.Mutex // guards failures
+	failures := make([]error, len(pieces))
 	var workers sync.WaitGroup
 	each := max(1, (len(pieces)+runtime.GOMAXPROCS(0)-1)/runtime.GOMAXPROCS(0))
 	for from := 0; from < len(pieces); from += each {
-		some := pieces[from:min(from+each, len(pieces))]
 		workers.Go(func() {
-			for _, p := range some {
+			for k := from; k < min(from+each, len(pieces)); k++ {
+				p := pieces[k]
 				leaf, err := record.DecodeLeaf(p.of.block.Leaves[p.i])
 				if err == nil {
-					err = record.CheckSignatures(leaf, c.network.Genesis, p.set, p.of.height)
+					err = record.CheckSignatures(leaf, c.network.Genesis, p.of.set, p.of.height)
 				}
-				p.of.leaves[p.i] = leaf
-				if err != nil {
-					mu.Lock()
-					*p.fail = errors.Join(*p.fail, err)
-					mu.Unlock()
-				}
+				p.of.leaves[p.i], failures[k] = leaf, err
 			}
 		})
 	}
 	workers.Wait()
-	for i, err := range failures {
+	for k, err := range failures {
 		if err != nil {
-			return fmt.Errorf("%w: block %d: %w", ErrInvalid, blocks[i].height, err)
+			return c.blame(pieces[k].of.height, fmt.Errorf("%w: %w", ErrInvalid, err))
 		}
 	}
 	return nil
 }
 
+// blame says of a followed block with a wrong leaf whose fault it is: the members'
+// who certified it, or the disk's, if it is no longer what they certified.
+func (c *Chain) blame(height int64, wrong error) error {
+	set, before, err := c.before(height)
+	if err == nil {
+		var data []byte
+		if data, err = c.Block(height); err == nil {
+			_, err = record.VerifyBlock(c.network, set, before, data)
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("%w: block %d: %w", ErrDamaged, height, err)
+	}
+	return fmt.Errorf("block %d: %w", height, wrong)
+}
+
 // catchUp appends prepared blocks in one transaction.
 func (c *Chain) catchUp(blocks []prepared) error {
+	wrong, err := c.tryCatchUp(blocks)
+	if errors.Is(err, ErrInvalid) {
+		err = c.blame(wrong, err)
+	}
+	if err != nil {
+		return fmt.Errorf("check the log: %w", err)
+	}
+	return nil
+}
+
+// tryCatchUp is catchUp; wrong is the height at which it failed.
+func (c *Chain) tryCatchUp(blocks []prepared) (wrong int64, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.fork != nil {
-		return c.fork
+		return 0, c.fork
 	}
 	next, rest := c.head, c.followed
 	var note []byte
-	err := c.backend.Update(func(tx ledger.Tx) (err error) {
+	err = c.backend.Update(func(tx ledger.Tx) (err error) {
 		for _, p := range blocks {
+			if p.height <= next.Height {
+				continue
+			}
+			wrong = p.height
 			before := next
 			before.set = before.set.Deferring() // its signatures are checked
 			if next, err = c.applyLeaves(tx, before, p.block, p.leaves, nil); err != nil {
-				return fmt.Errorf("%w: block %d", err, p.height)
+				return err
 			}
 		}
 		var entry blockEntry
 		if err := ledger.GetJSON(tx, bucketBlocks, be64(next.Height), &entry); err != nil {
+			return err
+		}
+		if err := c.checkEnd(tx, next, entry); err != nil {
 			return err
 		}
 		note = entry.Note
@@ -411,11 +502,13 @@ func (c *Chain) catchUp(blocks []prepared) error {
 		return errors.Join(ledger.PutJSON(tx, bucketMeta, headKey, next), ledger.PutJSON(tx, bucketMeta, followedKey, rest))
 	})
 	if err != nil {
-		return fmt.Errorf("check the log: %w", err)
+		return wrong, err
 	}
-	c.followed = rest
+	if c.followed = rest; rest.Height == 0 {
+		c.sets = nil
+	}
 	c.advance(next, note)
-	return nil
+	return 0, nil
 }
 
 // after is what is still to be checked behind a height.

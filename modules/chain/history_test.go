@@ -1,7 +1,9 @@
 package chain_test
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"slices"
@@ -11,6 +13,7 @@ import (
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/chain"
 	"github.com/pyrsia/appliance/modules/chain/chaintest"
+	"github.com/pyrsia/appliance/modules/ledger"
 	"github.com/pyrsia/appliance/modules/record"
 )
 
@@ -175,6 +178,103 @@ func TestAdoptStopsAtTheFirstWrongBlock(t *testing.T) {
 			t.Errorf("then %d more: %v", added, err)
 		}
 		chaintest.Equal(t, c, follower)
+	}
+}
+
+// full is a backend whose disk is full when a transaction ends.
+type full struct {
+	*chaintest.Memory
+	full bool
+}
+
+var errFull = errors.New("no space left")
+
+func (f *full) Update(write func(ledger.Tx) error) error {
+	return f.Memory.Update(func(tx ledger.Tx) error {
+		if err := write(tx); err != nil || !f.full {
+			return err
+		}
+		return errFull
+	})
+}
+
+// TestDiskFailsWhileFollowing: nothing is said to be added that is not durable, and
+// when there is room again it goes on.
+func TestDiskFailsWhileFollowing(t *testing.T) {
+	n, backend := chaintest.New(t, 3), &full{Memory: new(chaintest.Memory)}
+	c := n.Chain(t)
+	n.Story(t, c)
+	blocks := wire(t, c, 1)
+	for name, at := range map[string]time.Time{"appended": n.Now(c), "followed": n.Now(c).Add(2 * chain.History)} {
+		backend.Memory = new(chaintest.Memory)
+		follower := n.Open(t, backend)
+		backend.full = true
+		if added, err := follower.Adopt(blocks, at); added != 0 || !errors.Is(err, errFull) || follower.Followed() != 0 {
+			t.Errorf("%s: %d added, %d followed, %v", name, added, follower.Followed(), err)
+		}
+		backend.full = false
+		if added, err := follower.Adopt(blocks, at); added != len(blocks) || err != nil {
+			t.Errorf("%s, with room: %d added, %v", name, added, err)
+		}
+		backend.full = true
+		if err := follower.CatchUp(t.Context()); follower.Behind() && !errors.Is(err, errFull) {
+			t.Errorf("%s: %v", name, err)
+		}
+		backend.full = false
+		if err := errors.Join(follower.CatchUp(t.Context()), follower.Check(t.Context(), nil)); err != nil {
+			t.Errorf("%s, with room: %v", name, err)
+		}
+		chaintest.Equal(t, c, follower)
+	}
+}
+
+// TestDamagedWhileFollowed: a leaf that the disk altered is its fault, and not the
+// members'.
+func TestDamagedWhileFollowed(t *testing.T) {
+	n, memory := chaintest.New(t, 3), new(chaintest.Memory)
+	c := n.Chain(t)
+	n.Story(t, c)
+	follower := n.Open(t, memory)
+	if _, err := follower.Adopt(wire(t, c, 1), n.Now(c).Add(2*chain.History)); err != nil {
+		t.Fatal(err)
+	}
+	for index := int64(1); index < c.Size(); index++ {
+		damaged := memory.Clone()
+		err := damaged.Update(func(tx ledger.Tx) error {
+			key := binary.BigEndian.AppendUint64(nil, uint64(index))
+			value := bytes.Clone(tx.Get("leaves", key))
+			value[len(value)/2] ^= 1
+			return tx.Put("leaves", key, value)
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, err := chain.New(damaged, n.GenesisLeaf)
+		if err == nil {
+			err = again.CatchUp(t.Context())
+		}
+		if !errors.Is(err, chain.ErrDamaged) {
+			t.Errorf("leaf %d: %v", index, err)
+		}
+	}
+}
+
+// TestForkWhileFollowed: a fork halts a chain that has yet to catch up, over restarts.
+func TestForkWhileFollowed(t *testing.T) {
+	_, ours, theirs, _ := forked(t, 3)
+	n, backend := chaintest.New(t, 3), new(chaintest.Memory)
+	follower := n.Open(t, backend)
+	if _, err := follower.Adopt(wire(t, ours, 1), n.Now(ours).Add(2*chain.History)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := follower.Compare(4, block(t, theirs, 4)); !errors.Is(err, chain.ErrForked) {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := follower.CatchUp(t.Context()); !errors.Is(err, chain.ErrForked) || !follower.Behind() {
+			t.Errorf("behind: %v, %v", follower.Behind(), err)
+		}
+		follower = n.Open(t, backend)
 	}
 }
 

@@ -2,6 +2,7 @@ package chain
 
 import (
 	"fmt"
+	"maps"
 	"sort"
 	"strings"
 
@@ -17,6 +18,15 @@ type overlay struct {
 
 func newOverlay(below ledger.Reader) *overlay {
 	return &overlay{below: below, changes: map[string]map[string][]byte{}}
+}
+
+// above is the overlay's changes above another reader: a copy, which may be changed.
+func (o *overlay) above(below ledger.Reader) *overlay {
+	again := newOverlay(below)
+	for bucket, changes := range o.changes {
+		again.changes[bucket] = maps.Clone(changes)
+	}
+	return again
 }
 
 // Get implements Reader.

@@ -141,8 +141,9 @@ type heard struct {
 }
 
 // Memory is how old an attempt may be for this member to do its part in it: far
-// older than its deadline, for votes that come late but on the record. A member looks
-// at all of them at every step.
+// older than its deadline, for votes that come late but on the record (a member that
+// was away for longer reveals them no more). A member looks at all of them at every
+// step.
 const Memory = 7 * 24 * time.Hour
 
 // maxHeard bounds the attempts that one member may ask others to hold.
@@ -163,6 +164,9 @@ func New(config Config, chain Chain, quorum Quorum, store Store, inputs Inputs, 
 		if err := errors.Join(os.MkdirAll(folder, 0o700), durable.Sweep(m.Disk, folder)); err != nil {
 			return nil, fmt.Errorf("open builds: %w", err)
 		}
+	}
+	if err := errors.Join(m.Disk.SyncDir(m.Folder), m.Disk.SyncDir(filepath.Dir(m.Folder))); err != nil {
+		return nil, fmt.Errorf("open builds: %w", err)
 	}
 	return m, m.loadRequests()
 }

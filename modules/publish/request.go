@@ -69,7 +69,11 @@ func (m *Member) saveRequest(r Request) error {
 	if err != nil {
 		return err
 	}
-	if err := durable.Replace(m.Disk, filepath.Join(m.requestFolder(), r.ID+".json"), data); err != nil {
+	path := filepath.Join(m.requestFolder(), r.ID+".json")
+	if err := durable.Replace(m.Disk, path, data); err != nil {
+		if known == nil { // nobody was promised it, and asking again is another one
+			err = errors.Join(err, m.Disk.RemoveAll(path))
+		}
 		return fmt.Errorf("keep request: %w", err)
 	}
 	m.mu.Lock()

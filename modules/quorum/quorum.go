@@ -43,9 +43,11 @@ type Chain interface {
 	Append(certified *record.Certified) error
 	NextSet() *record.Set
 	RecentAttempts(since int64) ([]ledger.Attempt, error)
-	// Followed is the height up to which the log is here. What is beyond the chain's
-	// end has yet to be checked.
-	Followed() int64
+	// Behind tells whether the log is followed further than it is checked.
+	Behind() bool
+	// Compare holds a certified block to the one that is here, and halts the chain if
+	// they make a fork.
+	Compare(height int64, data []byte) (same bool, err error)
 	// Halted is why nothing may be appended or voted for any more, or nil.
 	Halted() error
 }
@@ -695,6 +697,13 @@ func (l *loop) append(c order.Certified) {
 	certified, err := record.Certify(l.chain.Network(), l.chain.Set(), l.chain.Frontier(), block, c.Cosignatures)
 	if err == nil {
 		err = l.chain.Append(certified)
+	}
+	if certified != nil && l.chain.Behind() {
+		// It came from others, so late that it is checked behind the log; then this
+		// member goes on.
+		_, err = l.chain.Compare(c.Height, certified.Encode())
+		l.Log.Debug("a block came from others before it was certified here", "height", c.Height, "error", err)
+		return
 	}
 	if l.chain.Halted() != nil {
 		return // the fence shuts at the next tick

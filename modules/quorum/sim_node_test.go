@@ -59,8 +59,37 @@ type simNode struct {
 	revealed map[record.Hash]int64 // attempt → when it was first
 	wasOpen  bool
 	seen     int64    // height that was looked at
+	view     simView  // of the chain at a height
 	queued   []func() // events that came up while one was under way
 	busy     bool
+}
+
+// simView is what a member works by, read once for each height.
+type simView struct {
+	height   int64
+	recipes  map[record.Hash]*ledger.Recipe
+	attempts []ledger.Attempt
+	newest   map[record.Hash]*ledger.Attempt // by recipe
+}
+
+// look reads the chain again if it grew.
+func (n *simNode) look() {
+	if n.view.recipes != nil && n.view.height == n.chain.Height() {
+		return
+	}
+	attempts, err := n.chain.Attempts()
+	if err != nil {
+		n.w.fail("%s: %v", n.name(), err)
+	}
+	n.view = simView{n.chain.Height(), map[record.Hash]*ledger.Recipe{}, attempts, map[record.Hash]*ledger.Attempt{}}
+	for i := range attempts {
+		n.view.newest[attempts[i].Attempt.Recipe] = &attempts[i]
+	}
+	for _, recipe := range n.w.recipes {
+		if state, err := n.chain.Recipe(recipe.Hash()); err == nil {
+			n.view.recipes[recipe.Hash()] = state
+		}
+	}
 }
 
 func (n *simNode) name() string { return fmt.Sprintf("node%d(…%s)", n.i, n.id.Short()) }
@@ -124,6 +153,7 @@ func (n *simNode) boot() {
 	n.heard, n.building, n.locks = map[record.Hash]record.Attempt{}, map[record.Hash]bool{}, map[record.Hash]record.Attempt{}
 	n.sent, n.endorsed, n.held = map[record.Hash]int64{}, map[record.Hash]record.Part{}, map[record.Hash]record.Part{}
 	n.revealed = map[record.Hash]int64{}
+	n.view = simView{}
 	n.wasOpen, n.queued, n.loop, n.seen = false, nil, nil, 0
 	for from := range n.w.cfg.N {
 		delete(n.w.delivered, [2]int{n.i, from})
@@ -163,6 +193,7 @@ func (n *simNode) boot() {
 		return nonce
 	}
 	n.do(n.loop.wake)
+	n.do(n.catchUp)
 	n.tick(life)
 }
 
@@ -357,18 +388,40 @@ func (n *simNode) pull() {
 			data = slices.Clone(data)
 			data[w.rng.IntN(len(data))] ^= 1
 		}
+		// Now and then it comes so late that it is only followed, and checked later.
+		late := w.rng.IntN(4) == 0
 		w.at(w.delay(), func() {
 			if n.life == life {
-				n.do(func() { n.adopt(data) })
+				n.do(func() { n.adopt(data, late) })
 			}
 		})
 	}
 }
 
-func (n *simNode) adopt(data []byte) {
-	certified, err := n.chain.Verify(data)
-	if err != nil || n.chain.Append(certified) != nil {
+func (n *simNode) adopt(data []byte, late bool) {
+	now := n.w.now
+	if late {
+		now += 2 * chain.History.Milliseconds()
+	}
+	if _, err := n.chain.Adopt([][]byte{data}, time.UnixMilli(now)); err != nil {
 		return
+	}
+	n.loop.grew()
+	if !n.chain.Behind() {
+		return
+	}
+	n.w.report.Followed++
+	life := n.life
+	n.w.at(int64(1+n.w.rng.IntN(3000)), func() {
+		if n.life == life {
+			n.do(n.catchUp)
+		}
+	})
+}
+
+func (n *simNode) catchUp() {
+	if err := n.chain.CatchUp(context.Background()); err != nil && n.liar == "" && n.chain.Halted() == nil {
+		n.w.fail("%s does not catch up: %v", n.name(), err)
 	}
 	n.loop.grew()
 }
@@ -581,9 +634,10 @@ func (n *simNode) work() {
 	if !n.service.Standing().Voting {
 		return
 	}
+	n.look()
 	for _, recipe := range n.w.recipes {
-		state, err := n.chain.Recipe(recipe.Hash())
-		if err != nil {
+		state, known := n.view.recipes[recipe.Hash()]
+		if !known {
 			n.endorse(recipe)
 			continue
 		}
@@ -594,12 +648,9 @@ func (n *simNode) work() {
 	for digest, a := range sortedAttempts(n.heard) {
 		n.hold(digest, a)
 	}
-	attempts, err := n.chain.Attempts()
-	if err != nil {
-		n.w.fail("%s: %v", n.name(), err)
-	}
-	for i := range attempts {
-		n.vote(&attempts[i])
+	n.look() // a part of its own may have made a block
+	for i := range n.view.attempts {
+		n.vote(&n.view.attempts[i])
 	}
 }
 
@@ -640,8 +691,7 @@ func (n *simNode) endorse(recipe *record.Recipe) {
 // own, so that askers are rivals.
 func (n *simNode) ask(recipe *ledger.Recipe) {
 	number := int64(1)
-	last, err := n.chain.Newest(recipe.Hash, chaintest.Platform)
-	if err == nil {
+	if last := n.view.newest[recipe.Hash]; last != nil {
 		if last.Status == ledger.StatusPublished || last.Active(max(n.chain.Time(), n.w.now)) || last.Attempt.Number == ledger.MaxAttempts {
 			return
 		}
@@ -667,8 +717,9 @@ func (n *simNode) ask(recipe *ledger.Recipe) {
 
 // hold says that this member has a lock's files, if it could get them.
 func (n *simNode) hold(digest record.Hash, a record.Attempt) {
-	last, err := n.chain.Newest(a.Recipe, a.Platform)
-	if _, unknown := n.chain.Recipe(a.Recipe); unknown != nil || a.Deadline < n.w.now || err == nil && last.Attempt.Number >= a.Number {
+	n.look()
+	last := n.view.newest[a.Recipe]
+	if n.view.recipes[a.Recipe] == nil || a.Deadline < n.w.now || last != nil && last.Attempt.Number >= a.Number {
 		delete(n.heard, digest)
 		return
 	}

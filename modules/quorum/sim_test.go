@@ -84,6 +84,7 @@ func TestSim(t *testing.T) {
 
 func (r *simReport) add(o simReport) {
 	r.Heights += o.Heights
+	r.Followed += o.Followed
 	r.Crashes += o.Crashes
 	r.SetBack += o.SetBack
 	r.Fenced += o.Fenced

@@ -64,9 +64,9 @@ const (
 
 // simReport is what a run came to.
 type simReport struct {
-	Heights, Crashes, SetBack, Fenced, Blind, Rekeyed, Published, Attempts, Messages int
-	Accused                                                                          int
-	Virtual                                                                          time.Duration
+	Heights, Followed, Crashes, SetBack, Fenced, Blind, Rekeyed, Published, Attempts, Messages int
+	Accused                                                                                    int
+	Virtual                                                                                    time.Duration
 }
 
 type simWorld struct {

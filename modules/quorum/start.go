@@ -197,7 +197,7 @@ func (l *loop) reconsider() {
 		}
 		l.kept = true
 	}
-	open := l.fence.Open() && l.chain.Followed() == l.chain.Height()
+	open := l.fence.Open() && !l.chain.Behind()
 	l.tell(open)
 	if open == l.voting || l.height == 0 {
 		return

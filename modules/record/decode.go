@@ -204,13 +204,31 @@ func (s *scanner) text() ([]byte, bool) {
 
 // escape reads one of the escapes that text writes.
 func (s *scanner) escape() (byte, bool) {
+	rest := s.data[s.at:]
+	if len(rest) < 2 {
+		return 0, false
+	}
+	c := short[rest[1]]
+	if rest[1] == 'u' && len(rest) >= 6 {
+		value, err := strconv.ParseUint(string(rest[2:6]), 16, 7)
+		if err != nil {
+			return 0, false
+		}
+		c = byte(value)
+	}
+	return c, s.word(escapes[c]) && escapes[c] != ""
+}
+
+// short are the characters of the escapes with one letter, by the letter; 0 is none of
+// them.
+var short = func() (table [256]byte) {
 	for c, spelled := range escapes {
-		if spelled != "" && s.word(spelled) {
-			return byte(c), true
+		if len(spelled) == 2 {
+			table[spelled[1]] = byte(c)
 		}
 	}
-	return 0, false
-}
+	return table
+}()
 
 func (s *scanner) fail(format string, args ...any) bool {
 	s.why = fmt.Sprintf(format, args...)
