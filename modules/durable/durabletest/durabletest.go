@@ -5,6 +5,8 @@ package durabletest
 import (
 	"errors"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,6 +25,7 @@ type Kind struct {
 	Once  bool  // only this step fails, and the process goes on
 	Torn  bool  // the step's write is done by half
 	Power bool  // afterwards every write that was not synced has lost its second half
+	Names bool  // and every name that was made in a folder that was not synced since is as before
 }
 
 // Kinds are all ways to fail. With those that are not Once the process ends.
@@ -30,6 +33,7 @@ var Kinds = []Kind{
 	{Name: "process", Err: ErrCrash},
 	{Name: "torn write", Err: ErrCrash, Torn: true},
 	{Name: "power", Err: ErrCrash, Power: true},
+	{Name: "power, and names", Err: ErrCrash, Power: true, Names: true},
 	{Name: "full disk", Err: syscall.ENOSPC, Once: true, Torn: true},
 	{Name: "broken disk", Err: syscall.EIO, Once: true},
 }
@@ -65,10 +69,17 @@ type Disk struct {
 	steps  int
 	failed bool
 	dirty  map[string][]span // by path: what was written and not synced
+	made   []name            // and not synced, oldest first
 }
 
 // span is a part of a file, in bytes.
 type span struct{ from, to int64 }
+
+// name is a name that was made, and how to take it back.
+type name struct {
+	folder string
+	undo   func() error
+}
 
 // New is a disk over another one, which does not fail before it is armed.
 func New(over durable.FS, kind Kind) *Disk {
@@ -126,8 +137,18 @@ func (d *Disk) moved(from, to string) {
 	}
 }
 
+// makes notes that a name is made. d.mu is not held.
+func (d *Disk) makes(path string, undo func() error) {
+	if !d.kind.Names {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.made = append(d.made, name{filepath.Dir(path), undo})
+}
+
 // CutPower takes, where the kind says so, the second half of every write that was
-// not synced: it reads as zeros. The process must be gone.
+// not synced: it reads as zeros; and what names were made. The process must be gone.
 func (d *Disk) CutPower(t testing.TB) {
 	t.Helper()
 	if !d.kind.Power {
@@ -148,6 +169,11 @@ func (d *Disk) CutPower(t testing.TB) {
 			t.Fatal(err)
 		}
 	}
+	for i := len(d.made) - 1; i >= 0; i-- {
+		if err := d.made[i].undo(); err != nil && !errors.Is(err, os.ErrNotExist) {
+			t.Fatal(err)
+		}
+	}
 }
 
 // Mkdir implements durable.FS.
@@ -155,11 +181,21 @@ func (d *Disk) Mkdir(path string) error {
 	if err := d.step(); err != nil {
 		return err
 	}
-	return d.FS.Mkdir(path)
+	err := d.FS.Mkdir(path)
+	if err == nil {
+		d.makes(path, func() error { return os.RemoveAll(path) })
+	}
+	return err
 }
 
 // Create implements durable.FS.
-func (d *Disk) Create(path string) (durable.File, error) { return d.open(path, d.FS.Create) }
+func (d *Disk) Create(path string) (durable.File, error) {
+	f, err := d.open(path, d.FS.Create)
+	if err == nil {
+		d.makes(path, func() error { return os.Remove(path) })
+	}
+	return f, err
+}
 
 // OpenWrite implements durable.FS.
 func (d *Disk) OpenWrite(path string) (durable.File, error) { return d.open(path, d.FS.OpenWrite) }
@@ -180,10 +216,18 @@ func (d *Disk) Rename(from, to string) error {
 	if err := d.step(); err != nil {
 		return err
 	}
+	replaced, reading := os.ReadFile(to)
 	if err := d.FS.Rename(from, to); err != nil {
 		return err
 	}
 	d.moved(from, to)
+	// Undone, the file is where it was, and what stood in its new place is back.
+	d.makes(to, func() error {
+		if err := os.Rename(to, from); err != nil || reading != nil {
+			return err
+		}
+		return os.WriteFile(to, replaced, 0o600)
+	})
 	return nil
 }
 
@@ -200,7 +244,13 @@ func (d *Disk) SyncDir(path string) error {
 	if err := d.step(); err != nil {
 		return err
 	}
-	return d.FS.SyncDir(path)
+	if err := d.FS.SyncDir(path); err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.made = slices.DeleteFunc(d.made, func(n name) bool { return n.folder == filepath.Clean(path) })
+	return nil
 }
 
 type file struct {
