@@ -32,7 +32,7 @@ var ErrEarly = errors.New("ahead of the chain")
 // Bounds per member.
 const (
 	maxChanges     = 10_000   // endorsed and not yet on the chain
-	maxChangeBytes = 64 << 20 // of the recipes endorsed
+	maxChangeBytes = 64 << 20 // of the changes endorsed
 	maxAttempts    = 64       // held and not yet on the chain
 )
 
@@ -94,7 +94,7 @@ type load struct{ changes, bytes int }
 
 type change struct {
 	change       record.RecipeChange
-	size         int // bytes of the recipe
+	size         int // bytes that it takes here, about
 	endorsements map[record.Identity]record.Endorsement
 }
 
@@ -142,6 +142,14 @@ func (p *Pool) Add(part record.Part) (added bool, err error) {
 }
 
 func (p *Pool) endorse(e record.EndorsePart) (bool, error) {
+	// First what is too large for any leaf: nothing of it is worth a look.
+	size := len(e.Change.Recipe)
+	for _, name := range e.Change.Files {
+		size += len(name.File) + len(name.Package)
+	}
+	if size > record.MaxLeaf {
+		return false, fmt.Errorf("%w: a recipe with names of %d bytes fits no leaf", ErrRefused, size)
+	}
 	digest := e.Change.Digest()
 	if e.Endorsement.Change != digest {
 		return false, fmt.Errorf("%w: endorsement of another change", ErrRefused)
@@ -158,10 +166,7 @@ func (p *Pool) endorse(e record.EndorsePart) (bool, error) {
 	if err := e.Endorsement.Check(p.view.Network().Genesis, p.view.Set(), p.view.Height()+1); err != nil {
 		return false, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	id, size := e.Endorsement.Identity, len(e.Change.Recipe)
-	if size > record.MaxLeaf {
-		return false, fmt.Errorf("%w: a recipe of %d bytes fits no leaf", ErrRefused, size)
-	}
+	id := e.Endorsement.Identity
 	if known == nil {
 		known = &change{change: e.Change, size: size, endorsements: map[record.Identity]record.Endorsement{}}
 	}
@@ -185,6 +190,9 @@ func (p *Pool) withdraw(c *change, id record.Identity) {
 }
 
 func (p *Pool) hold(h record.HoldPart) (bool, error) {
+	if a := h.Attempt; len(a.Engine) > ledger.MaxLabel || len(a.Platform) > ledger.MaxLabel {
+		return false, fmt.Errorf("%w: an attempt with an engine's or platform's name of more than %d bytes", ErrRefused, ledger.MaxLabel)
+	}
 	if !p.awaited(h.Attempt) {
 		return false, nil
 	}
@@ -369,6 +377,11 @@ type Patience struct {
 // Candidates are the leaves that can be put together now, in the order
 // key-rotate, evidence, recipe, attempt, commits, publish, attest. now is in milliseconds since 1970;
 // working tells whether a member is connected and at work on the attempt.
+//
+// A publication that needs a block of its own comes before everything at every
+// second height, or it would wait for as long as there is anything else; and votes
+// that only go on the record come last and few at a time, or one member with old ones
+// would keep publications waiting.
 func (p *Pool) Candidates(now int64, patience Patience, working func(record.Identity, record.Hash) bool) [][]record.Leaf {
 	p.prune(now)
 	candidates := p.memberLeaves()
@@ -383,11 +396,26 @@ func (p *Pool) Candidates(now int64, patience Patience, working func(record.Iden
 			candidates = append(candidates, []record.Leaf{&record.AttemptLeaf{Attempt: h.attempt, Holdings: sortedParts(h.holdings)}})
 		}
 	}
+	var large, last [][]record.Leaf
 	for _, attempt := range sortedKeys(p.votes) {
-		candidates = append(candidates, p.voteLeaves(attempt, now, patience, working)...)
+		for _, leaves := range p.voteLeaves(attempt, now, patience, working) {
+			switch {
+			case leaves[0].LeafType() == record.TypeAttest:
+				last = append(last, leaves)
+			case len(leaves) > fewFiles && p.view.Height()%2 == 0:
+				large = append(large, leaves)
+			default:
+				candidates = append(candidates, leaves)
+			}
+		}
 	}
-	return candidates
+	return slices.Concat(large, candidates, last[:min(len(last), maxAttests)])
 }
+
+const (
+	fewFiles   = 15 // leaves of one publication that are sure to fit beside others: each has up to 64 KiB
+	maxAttests = 16 // attest leaves that are tried for one block
+)
 
 func (p *Pool) voteLeaves(id record.Hash, now int64, patience Patience, working func(record.Identity, record.Hash) bool) [][]record.Leaf {
 	v := p.votes[id]
@@ -397,7 +425,7 @@ func (p *Pool) voteLeaves(id record.Hash, now int64, patience Patience, working 
 	}
 	switch {
 	case now > state.Attempt.Deadline && state.Status == ledger.StatusCommitted:
-		return attestLeaves(state, v, record.Hash{}) // nothing is published any more: show who said what
+		return attestLeaves(state, v, record.Hash{}, false) // nothing is published any more: show who said what
 	case state.Status == ledger.StatusOpen:
 		if p.committed(v, state, now, patience, working) {
 			return [][]record.Leaf{{&record.CommitsLeaf{Attempt: id, Commits: sortedParts(v.commits)}}}
@@ -406,7 +434,7 @@ func (p *Pool) voteLeaves(id record.Hash, now int64, patience Patience, working 
 	case state.Status == ledger.StatusCommitted:
 		return p.outcome(v, state, now, patience, working)
 	default:
-		return attestLeaves(state, v, record.Hash{})
+		return attestLeaves(state, v, record.Hash{}, false)
 	}
 }
 
@@ -449,7 +477,7 @@ func (p *Pool) outcome(v *votes, state *ledger.Attempt, now int64, patience Pati
 	majority := p.view.Set().Majority()
 	if counts[best] < majority {
 		if counts[best]+outstanding < majority {
-			return attestLeaves(state, v, record.Hash{})
+			return attestLeaves(state, v, record.Hash{}, true)
 		}
 		return nil
 	}
@@ -459,7 +487,7 @@ func (p *Pool) outcome(v *votes, state *ledger.Attempt, now int64, patience Pati
 	if outstanding > 0 && now < v.agreed+patience.Reveal && p.awaitsReveal(v, state, working) {
 		return nil
 	}
-	return append([][]record.Leaf{publication(state, v, best, majority)}, attestLeaves(state, v, best)...)
+	return append([][]record.Leaf{publication(state, v, best, majority)}, attestLeaves(state, v, best, true)...)
 }
 
 func (p *Pool) awaitsReveal(v *votes, state *ledger.Attempt, working func(record.Identity, record.Hash) bool) bool {
@@ -520,16 +548,16 @@ func FileLeaves(attempt record.Hash, files []record.Subject) []record.Leaf {
 }
 
 // attestLeaves are one attest leaf for each revealed statement but the given
-// one, of the votes that are not on the chain. Before an attempt has its
-// outcome the votes of those who did not commit have to wait: they would make
-// the leaf invalid for the others.
-func attestLeaves(state *ledger.Attempt, v *votes, published record.Hash) [][]record.Leaf {
+// one, of the votes that are not on the chain. While an attempt is active the votes
+// of those who did not commit have to wait: they would make the leaf invalid for the
+// others.
+func attestLeaves(state *ledger.Attempt, v *votes, published record.Hash, active bool) [][]record.Leaf {
 	byStatement := map[record.Hash][]record.Attestation{}
 	for _, a := range sortedParts(v.reveals) {
 		digest := record.Digest(a.Statement)
 		_, voted := state.VoteOf(a.Identity)
 		_, committed := state.Committed(a.Identity)
-		if digest == published || voted || (!committed && state.Status == ledger.StatusCommitted) {
+		if digest == published || voted || !committed && active {
 			continue
 		}
 		byStatement[digest] = append(byStatement[digest], a)
@@ -569,6 +597,7 @@ func (p *Pool) prune(now int64) {
 		if now <= state.Attempt.Deadline && (state.Status == ledger.StatusOpen || state.Status == ledger.StatusCommitted) {
 			continue
 		}
+		clear(v.lists) // of a publication that there is, or that there will not be
 		for identity := range v.reveals {
 			if _, voted := state.VoteOf(identity); voted {
 				delete(v.reveals, identity)

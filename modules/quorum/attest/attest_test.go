@@ -671,3 +671,46 @@ func TestNetworks(t *testing.T) {
 		})
 	}
 }
+
+// TestTooLargeForALeaf: what fits no leaf fills no pool.
+func TestTooLargeForALeaf(t *testing.T) {
+	r := newRoom(t, 3)
+	recipe := chaintest.Recipe("pkg:generic/a@1", "a")
+	change := recipe.Change()
+	for i := range 1000 {
+		change.Files = append(change.Files, artifact.Name{Package: recipe.Package, File: fmt.Sprintf("%04d%s", i, strings.Repeat("x", 100))})
+	}
+	part := record.Part{Endorse: &record.EndorsePart{Change: change, Endorsement: r.Endorsement(r.c, change, 0)}}
+	r.refuse(part, "fits no leaf")
+	a := r.Attempt(r.c, r.AppendRecipe(t, r.c, recipe), 1)
+	for _, spoil := range []func(*record.Attempt){
+		func(a *record.Attempt) { a.Engine = strings.Repeat("e", ledger.MaxLabel+1) },
+		func(a *record.Attempt) { a.Platform = strings.Repeat("p", ledger.MaxLabel+1) },
+	} {
+		long := a
+		spoil(&long)
+		r.refuse(r.hold(long, 0), "name of more than")
+	}
+}
+
+// TestOldVotesComeLast: however many votes one member has for attempts that are over,
+// a publication comes before them, and there are few of them at a time.
+func TestOldVotesComeLast(t *testing.T) {
+	r := newRoom(t, 3)
+	var old []record.Part
+	for i := range 40 {
+		recipe := chaintest.Recipe(artifact.PURL(fmt.Sprintf("pkg:generic/old%d@1", i)), "a")
+		a := r.AppendAttempt(t, r.c, r.AppendRecipe(t, r.c, recipe))
+		v := r.Votes(t, a.ID, []record.Subject{chaintest.File(recipe.Package, "a", []byte("a"))})
+		r.Append(t, r.c, chaintest.One(v.Commits(0, 1)))
+		r.Append(t, r.c, v.Publish(0, 1))
+		old = append(old, reveal(v, 2))
+	}
+	v := r.open("a")
+	r.committed(v, 0, 1, 2)
+	r.add(append(old, reveal(v, 0), reveal(v, 1), reveal(v, 2))...)
+	candidates := r.pool.Candidates(r.now, attest.Patience{}, r.isWorking)
+	if kind := candidates[0][0].LeafType(); kind != record.TypePublish || len(candidates) > 20 {
+		t.Errorf("%d candidates, the first a %s", len(candidates), kind)
+	}
+}
