@@ -434,6 +434,10 @@ func (l *loop) step(event order.Event) {
 	if len(l.events) > 1 {
 		return // the call further up the stack goes on with it
 	}
+	if l.heedClock(); l.fatal != nil {
+		l.events = nil
+		return
+	}
 	for ; len(l.events) > 0; l.events = l.events[1:] {
 		for _, action := range l.machine.Step(l.events[0]) {
 			if l.fatal == nil {

@@ -162,7 +162,7 @@ func TestLargePartsAreReadOnce(t *testing.T) {
 	read := 0
 	l.Heard = func(record.Part) { read++ }
 	var names []string
-	for i := range 400 {
+	for i := range 200 {
 		names = append(names, fmt.Sprintf("a-file-with-a-long-name-%03d.jar", i))
 	}
 	change := chaintest.Recipe("pkg:generic/a@1", names...).Change()

@@ -46,7 +46,8 @@ func (l *loop) ask() {
 	}
 	if l.fence == nil {
 		l.fence = fence.New(fence.Config{
-			Self: l.Identity, Genesis: genesis, Key: l.Signers.Vote.Public(), File: l.file, Closed: l.chain.Height,
+			Self: l.Identity, Genesis: genesis, Key: l.Signers.Vote.Public(), File: l.file,
+			Closed: l.chain.Height, Ended: l.chain.Time,
 		}, own, l.chain.Set())
 	} else {
 		l.fence.Again(own)
@@ -143,7 +144,7 @@ func (l *loop) answered(from record.Identity, data []byte) {
 	r, err := record.DecodeRecollection(data)
 	if err != nil {
 		l.Limits.Refused(from, Malformed)
-	} else if err = l.fence.Answer(from, r); errors.Is(err, record.ErrMalformed) {
+	} else if err = l.fence.Answer(from, r, l.now().UnixMilli()); errors.Is(err, record.ErrMalformed) {
 		l.Limits.Refused(from, Invalid)
 	}
 	if err != nil {
@@ -154,13 +155,8 @@ func (l *loop) answered(from record.Identity, data []byte) {
 
 // tick sends again what may have been lost.
 func (l *loop) tick() {
-	now := l.now()
-	jumped := now.Round(0).Sub(l.ticked.Round(0)) - now.Sub(l.ticked)
-	l.ticked = now
-	if jumped.Abs() > clockJump {
-		l.Log.Warn("the clock jumped; asking the other members again before the next vote", "by", jumped)
-		l.ask()
-	}
+	l.heedClock()
+	l.ticked = l.now()
 	for _, id := range l.fence.Tick() {
 		l.question(id)
 	}
@@ -168,6 +164,21 @@ func (l *loop) tick() {
 	l.rotate()
 	l.step(order.Tick{})
 	l.relayEvidence() // behind the order's own messages, which must not wait for it
+}
+
+// heedClock asks the other members anew when the clock jumped: a virtual machine may
+// have been set back with its memory. It is looked at before every event, since the
+// first one after a jump may be the one that makes this member vote.
+func (l *loop) heedClock() {
+	now := l.now()
+	jumped := now.Round(0).Sub(l.ticked.Round(0)) - now.Sub(l.ticked)
+	if l.fence == nil || jumped.Abs() <= clockJump {
+		return
+	}
+	l.ticked = now
+	l.Log.Warn("the clock jumped; asking the other members again before the next vote", "by", jumped)
+	l.ask()
+	l.reconsider()
 }
 
 // relayEvidence sends one offence again, each in turn: any proposer that holds it

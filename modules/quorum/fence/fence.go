@@ -61,6 +61,8 @@ type Config struct {
 	// Closed is the height up to which the chain is certified here: no vote of
 	// these heights can count any more.
 	Closed func() int64
+	// Ended is the header time of the chain's end, in milliseconds since 1970.
+	Ended func() int64
 	// Verify checks signatures of vote keys; PublicKey.Verify if nil.
 	Verify record.Verifier
 }
@@ -72,19 +74,29 @@ type Fence struct {
 	set      *record.Set
 	answered map[record.Identity]bool
 	ticks    int
-	told     int64 // the highest height of the others' chains
+	told     map[record.Identity]told
 	closed   int64 // the height of this member's chain at the last tick
 	still    int   // ticks since it grew
 	open     bool
 	reason   error
 }
 
+// told is how long a member said that its chain is, and when that was heard.
+type told struct {
+	height int64
+	at     int64 // milliseconds since 1970
+}
+
+// Skew is how far the header times of a chain may be ahead of one's clock, and one's
+// clock behind the others', in milliseconds: twice what members let pass.
+const Skew = 20_000
+
 // New is the fence of a start. own is signed and its number is durable.
 func New(cfg Config, own record.Incarnation, set *record.Set) *Fence {
 	if cfg.Verify == nil {
 		cfg.Verify = record.PublicKey.Verify
 	}
-	return &Fence{cfg: cfg, own: own, set: set, answered: map[record.Identity]bool{}}
+	return &Fence{cfg: cfg, own: own, set: set, answered: map[record.Identity]bool{}, told: map[record.Identity]told{}}
 }
 
 // Question is what to send to the others.
@@ -93,8 +105,9 @@ func (f *Fence) Question() record.Incarnation { return f.own }
 // Again asks everybody anew, with a later start's incarnation: the clock showed
 // that time was lost.
 func (f *Fence) Again(own record.Incarnation) {
-	f.own, f.ticks, f.still, f.told, f.open = own, 0, 0, 0, false
+	f.own, f.ticks, f.still, f.open = own, 0, 0, false
 	clear(f.answered)
+	clear(f.told)
 }
 
 // Sets follows a change of the set.
@@ -138,8 +151,20 @@ func (f *Fence) Open() bool {
 }
 
 // Behind tells whether this member's chain has yet to come up to those of the
-// others.
-func (f *Fence) Behind() bool { return f.cfg.Closed() < f.told && f.still < Standstill }
+// others. What the others had when they answered is there, whatever they said, once
+// a block of a later time is: header times grow with heights.
+func (f *Fence) Behind() bool {
+	if f.still >= Standstill {
+		return false
+	}
+	closed, ended := f.cfg.Closed(), f.cfg.Ended()
+	for _, t := range f.told {
+		if closed < t.height && ended <= t.at+Skew {
+			return true
+		}
+	}
+	return false
+}
 
 // Answered is how many members answered, and how many are needed at the least.
 func (f *Fence) Answered() (answers, need int) { return len(f.answered), f.set.Quorum() - 1 }
@@ -165,8 +190,8 @@ func (f *Fence) Awaits(from record.Identity) bool { return !f.answered[from] }
 // other is one of the vote file.
 //
 // An answer that comes after the fence opened still counts: it may be the only
-// one that holds something against this member.
-func (f *Fence) Answer(from record.Identity, r record.Recollection) error {
+// one that holds something against this member. now is in milliseconds since 1970.
+func (f *Fence) Answer(from record.Identity, r record.Recollection, now int64) error {
 	if _, member := f.set.Node(from); !member || from == f.cfg.Self {
 		return fmt.Errorf("%w: %.80q is no other member", record.ErrMalformed, string(from))
 	}
@@ -190,7 +215,7 @@ func (f *Fence) Answer(from record.Identity, r record.Recollection) error {
 		}
 	}
 	f.answered[from] = true
-	f.told = max(f.told, r.Height)
+	f.told[from] = told{r.Height, now}
 	return nil
 }
 

@@ -19,6 +19,8 @@ type start struct {
 	fence  *fence.Fence
 	own    record.Incarnation
 	closed int64
+	ended  int64 // header time of the chain's end
+	now    int64
 }
 
 func begin(t *testing.T, members int) *start {
@@ -27,7 +29,7 @@ func begin(t *testing.T, members int) *start {
 	s.own = s.incarnation(7, "now")
 	s.fence = fence.New(fence.Config{
 		Self: s.Nodes[0].ID, Genesis: s.Network.Network.Genesis, Key: s.Nodes[0].Signers.Vote.Public(),
-		File: s.file, Closed: func() int64 { return s.closed },
+		File: s.file, Closed: func() int64 { return s.closed }, Ended: func() int64 { return s.ended },
 	}, s.own, s.Set)
 	return s
 }
@@ -83,7 +85,7 @@ func (s *start) answer(i int, change func(*record.Recollection)) {
 	if change != nil {
 		change(&r)
 	}
-	if err := s.fence.Answer(s.Nodes[i].ID, r); err != nil {
+	if err := s.fence.Answer(s.Nodes[i].ID, r, s.now); err != nil {
 		s.t.Fatal(err)
 	}
 }
@@ -273,7 +275,7 @@ func TestForgedAnswers(t *testing.T) {
 		s := begin(t, 3)
 		r := record.Recollection{Incarnation: s.own, Nonce: s.own.Nonce}
 		change(s, &r)
-		if err := s.fence.Answer(s.Nodes[1].ID, r); !errors.Is(err, record.ErrMalformed) {
+		if err := s.fence.Answer(s.Nodes[1].ID, r, s.now); !errors.Is(err, record.ErrMalformed) {
 			t.Errorf("%s: %v", name, err)
 		}
 		if answers, _ := s.fence.Answered(); answers != 0 || s.fence.Reason() != nil {
@@ -283,13 +285,13 @@ func TestForgedAnswers(t *testing.T) {
 	s := begin(t, 3)
 	good := record.Recollection{Incarnation: s.own, Nonce: s.own.Nonce}
 	for _, from := range []record.Identity{s.Nodes[0].ID, stranger.ID} {
-		if err := s.fence.Answer(from, good); err == nil {
+		if err := s.fence.Answer(from, good, s.now); err == nil {
 			t.Errorf("an answer of %s counts", from)
 		}
 	}
 	old := good
 	old.Nonce = record.Hash{1}
-	if err := s.fence.Answer(s.Nodes[1].ID, old); err != nil {
+	if err := s.fence.Answer(s.Nodes[1].ID, old, s.now); err != nil {
 		t.Errorf("an answer to an earlier question: %v", err)
 	}
 	if answers, need := s.fence.Answered(); answers != 0 || need != 1 {
@@ -316,7 +318,7 @@ func TestAnswersAreReadOnce(t *testing.T) {
 	file := &counted{Memory: s.file}
 	s.fence = fence.New(fence.Config{
 		Self: s.Nodes[0].ID, Genesis: s.Network.Network.Genesis, Key: s.Nodes[0].Signers.Vote.Public(),
-		File: file, Closed: func() int64 { return s.closed },
+		File: file, Closed: func() int64 { return s.closed }, Ended: func() int64 { return s.ended },
 	}, s.own, s.Set)
 	full := record.Recollection{Incarnation: s.own, Nonce: s.own.Nonce}
 	for round := range int64(32) { // signed in this order, and sorted by the names of the steps
@@ -329,7 +331,7 @@ func TestAnswersAreReadOnce(t *testing.T) {
 	wrong.Commits = []record.CommitPart{s.commit(record.Hash{3})}
 	wrong.Commits[0].Attempt[0]++
 	for range 10 {
-		if err := s.fence.Answer(s.Nodes[1].ID, wrong); !errors.Is(err, record.ErrMalformed) {
+		if err := s.fence.Answer(s.Nodes[1].ID, wrong, s.now); !errors.Is(err, record.ErrMalformed) {
 			t.Fatal(err)
 		}
 	}
@@ -338,7 +340,7 @@ func TestAnswersAreReadOnce(t *testing.T) {
 	}
 	for range 10 {
 		for i := 1; i < 4; i++ {
-			if err := s.fence.Answer(s.Nodes[i].ID, full); err != nil {
+			if err := s.fence.Answer(s.Nodes[i].ID, full, s.now); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -363,5 +365,32 @@ func TestLateAnswer(t *testing.T) {
 	s.answer(3, func(r *record.Recollection) { r.Incarnation = s.incarnation(9, "another life") })
 	if s.fence.Open() || !errors.Is(s.fence.Reason(), fence.ErrSetBack) {
 		t.Errorf("open %v, reason %v", s.fence.Open(), s.fence.Reason())
+	}
+}
+
+// TestHeightThatNeverComes: what an honest member had when it answered is here once
+// a later block is; a height that a liar made up is waited for no longer than that,
+// however many blocks come.
+func TestHeightThatNeverComes(t *testing.T) {
+	s := begin(t, 3)
+	s.now, s.ended = 1_000_000, 900_000
+	for i, height := range []int64{1: 1 << 40, 2: 6} {
+		if i == 0 {
+			continue
+		}
+		r := record.Recollection{Incarnation: s.own, Nonce: s.own.Nonce, Height: height}
+		if err := s.fence.Answer(s.Nodes[i].ID, r, s.now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, block := range []struct {
+		ended int64
+		open  bool
+	}{{990_000, false}, {1_000_000, false}, {1_000_000 + fence.Skew, false}, {1_000_001 + fence.Skew, true}} {
+		s.closed, s.ended = s.closed+1, block.ended
+		s.fence.Tick()
+		if s.fence.Open() != block.open {
+			t.Errorf("height %d, of %d ms after the answers: open %v", s.closed, block.ended-s.now, s.fence.Open())
+		}
 	}
 }
