@@ -434,8 +434,13 @@ func (m *Machine) begin() {
 	}
 }
 
+// maxStretch is by how much the rounds of a height make its timeouts longer at the
+// most, in milliseconds: longer than any network delays a message, and short enough
+// that a round far ahead, into which liars led, does not take years.
+const maxStretch = 60_000
+
 func (m *Machine) schedule(kind TimeoutKind, base int64, short bool) {
-	after := time.Duration(base+m.round*m.cfg.Timeouts.Step) * time.Millisecond
+	after := time.Duration(base+min(m.round*m.cfg.Timeouts.Step, maxStretch)) * time.Millisecond
 	if short {
 		after = min(after, unreachableWait)
 	}
