@@ -19,10 +19,15 @@ type class int
 const (
 	classBuild class = iota
 	classHold
+	classResolve
 )
 
-// maxHolds is how many locks are fetched at once.
-const maxHolds = 2
+// How much is under way at once: of the locks that one asker wants held, so that a
+// slow one keeps no other waiting, and of this node's own.
+const (
+	maxHolds    = 1
+	maxResolves = 2
+)
 
 // maxTries is how often work is tried before it rests with its log; a recipe
 // whose own commands fail rests after the second time, a lock that its proofs
@@ -32,6 +37,7 @@ const maxTries = 6
 // job is one piece of work: running, waiting for its next try, or resting.
 type job struct {
 	class   class
+	asker   string // for whom, where the limit is for each asker
 	running bool
 	tries   int
 	next    time.Time
@@ -62,16 +68,16 @@ func interrupted(err error) bool {
 // start runs the work unless it runs, waits or rests already, or its class is
 // busy. Work that succeeds is never started again under the same key; work
 // that is interrupted starts again in the next run.
-func (m *Member) start(ctx context.Context, running *sync.WaitGroup, key string, class class, work func(context.Context) error) {
+func (m *Member) start(ctx context.Context, running *sync.WaitGroup, key string, class class, asker string, work func(context.Context) error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	j := m.jobs[key]
 	if j == nil {
-		j = &job{class: class}
+		j = &job{class: class, asker: asker}
 		m.jobs[key] = j
 	}
 	done := j.tries > 0 && j.err == nil
-	if done || j.running || j.rests() || time.Now().Before(j.next) || m.busy(class) {
+	if done || j.running || j.rests() || time.Now().Before(j.next) || m.busy(class, asker) {
 		return
 	}
 	j.running = true
@@ -85,13 +91,10 @@ func (m *Member) start(ctx context.Context, running *sync.WaitGroup, key string,
 	})
 }
 
-func (m *Member) busy(class class) bool {
-	limit, n := maxHolds, 0
-	if class == classBuild {
-		limit = max(m.Parallel, 1)
-	}
+func (m *Member) busy(class class, asker string) bool {
+	limit, n := [...]int{classBuild: max(m.Parallel, 1), classHold: maxHolds, classResolve: maxResolves}[class], 0
 	for _, j := range m.jobs {
-		if j.running && j.class == class {
+		if j.running && j.class == class && j.asker == asker {
 			n++
 		}
 	}

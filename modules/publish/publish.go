@@ -334,11 +334,26 @@ func (m *Member) Heard(part record.Part) {
 // no more than the rules allow: an attempt that must expire spends a number.
 func (m *Member) sane(a record.Attempt) bool {
 	left := a.Deadline - time.Now().UnixMilli()
-	return left > minDeadline.Milliseconds() && left <= ledger.MaxDeadline && m.awaited(a)
+	return left > m.needs(a.Recipe).Milliseconds() && left <= ledger.MaxDeadline && m.awaited(a)
 }
 
-// minDeadline is the least time that a member takes part for.
+// minDeadline is the least time beside the build's own that a member takes part for.
 const minDeadline = time.Minute
+
+// needs is how long an attempt must last for a member to take part: as long as the
+// recipe lets its build take, and some more. With less an asker spends the recipe's
+// attempts, of which there are few, before anybody has built.
+func (m *Member) needs(recipe record.Hash) time.Duration {
+	state, err := m.chain.Recipe(recipe)
+	if err != nil {
+		return minDeadline
+	}
+	decoded, err := record.DecodeRecipe(state.Recipe)
+	if err != nil {
+		return minDeadline
+	}
+	return minDeadline + time.Duration(min(decoded.Limits.Seconds, ledger.MaxDeadline/2000))*time.Second
+}
 
 // listens tells whether the attempt is new here and the member has not asked
 // for too many.
@@ -383,7 +398,7 @@ func (m *Member) driveHeard(ctx context.Context, running *sync.WaitGroup) {
 			m.submit("hold "+digest.String(), h.holding)
 			continue
 		}
-		m.start(ctx, running, "hold "+digest.String(), classHold, func(ctx context.Context) error { return m.hold(ctx, digest, h.attempt) })
+		m.start(ctx, running, "hold "+digest.String(), classHold, string(h.from), func(ctx context.Context) error { return m.hold(ctx, digest, h.attempt) })
 	}
 }
 
@@ -463,6 +478,10 @@ func (m *Member) hold(ctx context.Context, digest record.Hash, a record.Attempt)
 		}
 		m.tell(Note{Kind: kind, Recipe: a.Recipe, Attempt: a.Number, Text: err.Error()})
 		return err
+	}
+	if !m.sane(a) {
+		m.forget(digest) // the files took so long that nobody could build any more
+		return nil
 	}
 	holding, err := record.SignHolding(m.chain.Network().Genesis, a, m.Identity, m.Vote)
 	if err != nil {
@@ -602,7 +621,7 @@ func (m *Member) driveAttempt(ctx context.Context, running *sync.WaitGroup, a *l
 		return
 	}
 	if a.Open(m.chain.Time()) {
-		m.start(ctx, running, buildKey(a.ID), classBuild, func(ctx context.Context) error { return m.build(ctx, a) })
+		m.start(ctx, running, buildKey(a.ID), classBuild, "", func(ctx context.Context) error { return m.build(ctx, a) })
 	}
 }
 

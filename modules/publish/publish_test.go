@@ -372,6 +372,34 @@ func TestDamagedRequest(t *testing.T) {
 	}
 }
 
+// TestShortDeadlines: an asker whose attempts nobody could finish spends none of them.
+func TestShortDeadlines(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		recipe := chaintest.Recipe(pkg, "hello")
+		w.everybodyHas(recipe)
+		for _, n := range w.nodes[:2] { // the third one lies: it only asks
+			n.start(0, false)
+		}
+		w.until("the recipe is live", func() bool { _, err := w.c.LiveRecipe(pkg); return err == nil })
+		a := record.Attempt{
+			Asker: w.Nodes[2].ID, Deadline: time.Now().Add(time.Duration(recipe.Limits.Seconds) * time.Second).UnixMilli(), Engine: chaintest.Engine,
+			Number: 1, Platform: chaintest.Platform, Recipe: recipe.Hash(), Lock: w.lock(t, recipe),
+		}
+		for _, n := range w.nodes {
+			n.hear(w.nodes[0].alive(), record.Part{Hold: &record.HoldPart{Attempt: a, Holding: w.Holding(a, 2)}})
+		}
+		time.Sleep(30 * time.Minute)
+		if last := w.newest(recipe); last.Attempt.Number != 0 {
+			t.Errorf("attempt %d was opened, with less time than the recipe lets a build take", last.Attempt.Number)
+		}
+		if _, err := w.nodes[0].alive().ask(); err != nil {
+			t.Fatal(err)
+		}
+		w.until("the request is settled", func() bool { _, ok := w.settled(); return ok })
+		w.published(recipe, "content", 2)
+	})
+}
+
 // TestRequestFails fails at every step of a request in every way: it is asked for
 // or it is not, as RequestBuild says, and asking again works. What a crash left is
 // swept.

@@ -191,6 +191,14 @@ func (m *Member) driveRequest(ctx context.Context, running *sync.WaitGroup, r Re
 	if err == nil {
 		number = newest.Attempt.Number + 1
 	}
+	if number > ledger.MaxAttempts {
+		m.end(r, fmt.Sprintf("the %d attempts of the recipe are spent; let another recipe supersede it", ledger.MaxAttempts))
+		return
+	}
+	if needs := m.needs(live.Hash); m.Deadline <= needs {
+		m.end(r, fmt.Sprintf("build.timeout is %s, and the recipe's own limit with what comes beside it is %s: set build.timeout higher", m.Deadline, needs))
+		return
+	}
 	if r.Attempt != nil && r.Attempt.Number == number && r.Attempt.Recipe == live.Hash && r.Attempt.Deadline > time.Now().UnixMilli() {
 		if reason := m.declined(r); reason != "" {
 			m.end(r, reason)
@@ -208,7 +216,7 @@ func (m *Member) driveRequest(ctx context.Context, running *sync.WaitGroup, r Re
 		m.end(r, err.Error())
 		return
 	}
-	m.start(ctx, running, key, classHold, func(ctx context.Context) error { return m.resolve(ctx, r, recipe, number) })
+	m.start(ctx, running, key, classResolve, "", func(ctx context.Context) error { return m.resolve(ctx, r, recipe, number) })
 }
 
 // declined says why a request is hopeless: so many members decline its lock
