@@ -54,8 +54,21 @@ if [ ${#missing[@]} -gt 0 ]; then
 		[ "$p" != docker-cli ] || apt-cache show docker-cli >/dev/null 2>&1 || p=docker.io
 		packages+=("$p")
 	done
+	# The demo has a dockerd of its own. Debian's would start at once and at every
+	# boot, and change how this machine forwards packets.
+	docker='' policy=/usr/sbin/policy-rc.d
+	[[ " ${packages[*]} " != *" docker.io "* ]] || [ -e /usr/sbin/dockerd ] || docker=new
+	if [ -n "$docker" ] && [ ! -e $policy ]; then
+		trap 'rm -f "$log" $policy' EXIT
+		printf '#!/bin/sh\ncase $1 in docker* | containerd*) exit 101 ;; esac\n' >$policy
+		chmod +x $policy
+	fi
 	apt-get -q -y --no-install-recommends install "${packages[@]}" >"$log" 2>&1 ||
 		{ tail -15 "$log" >&2; fail "apt-get install ${packages[*]} failed; mend that and run make again"; }
+	if [ -n "$docker" ] && have systemctl; then
+		systemctl -q disable docker.service docker.socket containerd.service >"$log" 2>&1 || true
+		echo "Debian's own docker service is installed, and neither started nor enabled: 'systemctl enable --now docker' does both"
+	fi
 fi
 
 # Go: go.mod's version or newer. From 1.21 on Go fetches another version of
