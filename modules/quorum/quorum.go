@@ -702,15 +702,25 @@ func (l *loop) append(c order.Certified) {
 	if err == nil {
 		err = l.chain.Append(certified)
 	}
-	if certified != nil && l.chain.Behind() {
+	if l.chain.Behind() {
 		// It came from others, so late that it is checked behind the log; then this
-		// member goes on.
-		_, err = l.chain.Compare(c.Height, certified.Encode())
+		// member goes on. Where the state is further behind than this block, what was
+		// certified here cannot be put together, nor compared, before that.
+		if certified != nil {
+			_, err = l.chain.Compare(c.Height, certified.Encode())
+		}
 		l.Log.Debug("a block came from others before it was certified here", "height", c.Height, "error", err)
 		return
 	}
 	if l.chain.Halted() != nil {
 		return // the fence shuts at the next tick
+	}
+	if certified == nil {
+		// The ID of a block does not cover its log signature, so that a liar can hand
+		// on a block that others decided with another one. Their chains have the true
+		// one: this member takes it from there.
+		l.Log.Warn("a certified block is not what its proposer signed; waiting for it from others", "height", c.Height, "error", err)
+		return
 	}
 	if err != nil && l.chain.Height() < c.Height {
 		l.fatal = fmt.Errorf("append block %d: %w", c.Height, err)
