@@ -715,7 +715,7 @@ func (l *loop) append(c order.Certified) {
 	if l.chain.Halted() != nil {
 		return // the fence shuts at the next tick
 	}
-	if certified == nil {
+	if certified == nil && l.chain.Height() < c.Height {
 		// The ID of a block does not cover its log signature, so that a liar can hand
 		// on a block that others decided with another one. Their chains have the true
 		// one: this member takes it from there.
