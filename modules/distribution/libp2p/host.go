@@ -37,6 +37,7 @@ import (
 	rcmgr "github.com/libp2p/go-libp2p/p2p/host/resource-manager"
 	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/connmgr"
+	"github.com/libp2p/go-libp2p/p2p/protocol/ping"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
 	libp2ptls "github.com/libp2p/go-libp2p/p2p/security/tls"
 	quic "github.com/libp2p/go-libp2p/p2p/transport/quic"
@@ -432,6 +433,12 @@ func (h *Host) limits() (network.ResourceManager, error) {
 			Streams: 2 * streams, StreamsInbound: streams, StreamsOutbound: streams, Memory: 64 << 20,
 		}, rcmgr.BaseLimitIncrease{})
 	}
+	// libp2p's own limit is two pings at once from one peer: one that keeps the
+	// connection, one of Reach and the end of an earlier one that is still on its
+	// way are three, and the third was refused.
+	pings := rcmgr.BaseLimit{Streams: 32, StreamsInbound: 16, StreamsOutbound: 16, Memory: 1 << 20}
+	scaling.AddServicePeerLimit(ping.ServiceName, pings, rcmgr.BaseLimitIncrease{})
+	scaling.AddProtocolPeerLimit(ping.ID, pings, rcmgr.BaseLimitIncrease{})
 	limiter := rcmgr.NewFixedLimiter(partial.Build(scaling.Scale(256<<20, 1024)))
 	// libp2p's own limits of 8 connections and one in five seconds per address
 	// would shut out nodes that share one address or restart a few times.
