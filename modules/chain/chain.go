@@ -451,7 +451,31 @@ func (c *Chain) applyLeaves(tx ledger.Tx, before head, block *record.Block, leav
 	return after, nil
 }
 
-func (c *Chain) checkHeader(header *record.Header, before head, block *record.Block) error {
+// ErrMoved is returned by Identify when the chain does not end before the height.
+var ErrMoved = errors.New("the chain moved on")
+
+// Identify is the checkpoint that a block leads to if it is the one of a height.
+// Only a block whose header names what is before it here and whose log signature is
+// its proposer's has one: the checkpoint does not cover that signature, and a block
+// kept with a wrong one would stand in the way of the same block with the right one.
+// An error that wraps record.ErrMalformed says that no honest member made the block.
+func (c *Chain) Identify(height int64, block *record.Block) (record.Checkpoint, error) {
+	before := c.snapshot()
+	if height != before.Height+1 {
+		return record.Checkpoint{}, fmt.Errorf("%w: block %d is asked for, and %d is next", ErrMoved, height, before.Height+1)
+	}
+	header, err := block.Header()
+	if err == nil {
+		err = c.checkProposer(header, before, block)
+	}
+	if err != nil {
+		return record.Checkpoint{}, fmt.Errorf("%w: block %d: %w", record.ErrMalformed, height, err)
+	}
+	return block.Checkpoint(c.network.Origin(), before.Frontier), nil
+}
+
+// checkProposer checks what a header says of the log before it, and who signed it.
+func (c *Chain) checkProposer(header *record.Header, before head, block *record.Block) error {
 	switch {
 	case header.Height != before.Height+1:
 		return fmt.Errorf("%w: height %d after %d", ErrInvalid, header.Height, before.Height)
@@ -459,10 +483,6 @@ func (c *Chain) checkHeader(header *record.Header, before head, block *record.Bl
 		return fmt.Errorf("%w: it follows another log", ErrInvalid)
 	case header.Set != before.set.Hash() || header.NextSet != before.next.Hash():
 		return fmt.Errorf("%w: it names another set", ErrInvalid)
-	case header.State != "":
-		return fmt.Errorf("%w: state is reserved", ErrInvalid)
-	case header.Time <= before.Time:
-		return fmt.Errorf("%w: its time does not follow its predecessor's", ErrInvalid)
 	}
 	proposer, ok := before.set.Node(header.Proposer)
 	if !ok {
@@ -471,6 +491,19 @@ func (c *Chain) checkHeader(header *record.Header, before head, block *record.Bl
 	checkpoint := block.Checkpoint(c.network.Origin(), before.Frontier)
 	if !proposer.LogKey.Verify([]byte(checkpoint.Body()), block.LogSignature) {
 		return fmt.Errorf("%w: the log signature is not its proposer's", ErrInvalid)
+	}
+	return nil
+}
+
+func (c *Chain) checkHeader(header *record.Header, before head, block *record.Block) error {
+	if err := c.checkProposer(header, before, block); err != nil {
+		return err
+	}
+	switch {
+	case header.State != "":
+		return fmt.Errorf("%w: state is reserved", ErrInvalid)
+	case header.Time <= before.Time:
+		return fmt.Errorf("%w: its time does not follow its predecessor's", ErrInvalid)
 	}
 	if len(block.Leaves) > record.MaxBlockLeaves {
 		return fmt.Errorf("%w: %d leaves", ErrInvalid, len(block.Leaves))

@@ -63,21 +63,8 @@ func (l *loop) hears(t *testing.T, n *chaintest.Network, height int64, block *re
 	t.Helper()
 	checkpoint := block.Checkpoint(n.Origin(), l.chain.Frontier())
 	id := record.BlockID{Size: checkpoint.Size, Root: checkpoint.Root}
-	say := func(from record.Identity, m record.Message) {
-		data, err := record.EncodeMessage(m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		l.receive(from, append([]byte{kindOrder}, data...))
-	}
-	proposer := n.Node(n.Set.Proposer(height, 0))
-	proposal, err := record.SignProposal(n.Network.Genesis, record.Proposal{
-		Block: block.Encode(), Height: height, ID: id, Lock: []record.VoteSignature{}, Proposer: proposer.ID, ValidRound: -1,
-	}, proposer.Signers.Vote)
-	if err != nil {
-		t.Fatal(err)
-	}
-	say(proposer.ID, &proposal)
+	proposal := proposalOf(t, n, l.chain, height, block)
+	l.told(t, proposal.Proposer, proposal)
 	before()
 	for _, cosignature := range n.Cosign(t, n.Chain(t), block) {
 		node := n.Node(cosignature.Identity)
@@ -92,6 +79,65 @@ func (l *loop) hears(t *testing.T, n *chaintest.Network, height int64, block *re
 		if err != nil {
 			t.Fatal(err)
 		}
-		say(node.ID, &record.Cosign{Cosignature: own, Vote: vote})
+		l.told(t, node.ID, &record.Cosign{Cosignature: own, Vote: vote})
+	}
+}
+
+// told has another member send a message of the order.
+func (l *loop) told(t *testing.T, from record.Identity, m record.Message) {
+	t.Helper()
+	data, err := record.EncodeMessage(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.receive(from, append([]byte{kindOrder}, data...))
+}
+
+// proposalOf is the first proposer's, of a block.
+func proposalOf(t *testing.T, n *chaintest.Network, c Chain, height int64, block *record.Block) *record.Proposal {
+	t.Helper()
+	checkpoint := block.Checkpoint(n.Origin(), c.Frontier())
+	proposer := n.Node(n.Set.Proposer(height, 0))
+	proposal, err := record.SignProposal(n.Network.Genesis, record.Proposal{
+		Block: block.Encode(), Height: height, ID: record.BlockID{Size: checkpoint.Size, Root: checkpoint.Root},
+		Lock: []record.VoteSignature{}, Proposer: proposer.ID, ValidRound: -1,
+	}, proposer.Signers.Vote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &proposal
+}
+
+// TestAlteredBlockStandsInNobodysWay: a liar that hands a proposal on before its
+// proposer does, with what its checkpoint does not cover altered, delays nothing and
+// is charged for it alone.
+func TestAlteredBlockStandsInNobodysWay(t *testing.T) {
+	n := chaintest.New(t, 3)
+	c := n.Chain(t)
+	limits := NewLimits(everybody, func(record.Identity, time.Time) {})
+	l, _ := alone(t, n, c, limits)
+	height := c.Height() + 1
+	block := n.Propose(t, c)
+	proposal := proposalOf(t, n, c, height, block)
+	var liar record.Identity
+	for _, node := range n.Nodes[1:] {
+		if node.ID != proposal.Proposer {
+			liar = node.ID
+		}
+	}
+	altered := *block
+	altered.LogSignature[7] ^= 1
+	relayed := *proposal
+	relayed.Block = altered.Encode()
+	l.told(t, liar, &relayed)
+	l.hears(t, n, height, block, func() {})
+	if c.Height() != height || l.fatal != nil {
+		t.Errorf("at height %d, %v", c.Height(), l.fatal)
+	}
+	if counts, _ := limits.Of(liar); counts[Invalid] != 1 {
+		t.Errorf("the liar: %v", counts)
+	}
+	if counts, _ := limits.Of(proposal.Proposer); len(counts) > 0 {
+		t.Errorf("the proposer: %v", counts)
 	}
 }

@@ -37,6 +37,9 @@ type Chain interface {
 	Genesis() *record.Genesis
 	Frontier() record.Frontier
 	Time() int64
+	// Identify is the checkpoint of a block that may be the one of a height; no block
+	// with a wrong log signature has one.
+	Identify(height int64, block *record.Block) (record.Checkpoint, error)
 	Wait(ctx context.Context, height int64) error
 	Propose(candidates [][]record.Leaf, proposer record.Identity, now time.Time, log record.Signer) (*record.Block, error)
 	Validate(block *record.Block, now time.Time) error
@@ -641,30 +644,18 @@ func (l *loop) propose() {
 	l.step(order.BlockBuilt{Height: asked.Height, Round: asked.Round, Block: block.Encode()})
 }
 
-// errMoved is why a block of another height than the chain's next cannot be
-// looked at: sync moved the chain, and a Start is on its way.
-var errMoved = errors.New("the chain moved on")
-
-// decode reads a block that would follow the chain's end.
-func (l *loop) decode(height int64, data []byte) (*record.Block, error) {
-	if height != l.chain.Height()+1 {
-		return nil, errMoved
-	}
-	return record.DecodeBlock(data)
-}
-
 // identify is the checkpoint that a block would lead to.
 func (l *loop) identify(height int64, data []byte) (record.BlockID, error) {
-	block, err := l.decode(height, data)
+	block, err := record.DecodeBlock(data)
 	if err != nil {
 		return record.BlockID{}, err
 	}
-	checkpoint := block.Checkpoint(l.chain.Network().Origin(), l.chain.Frontier())
-	return record.BlockID{Size: checkpoint.Size, Root: checkpoint.Root}, nil
+	checkpoint, err := l.chain.Identify(height, block)
+	return record.BlockID{Size: checkpoint.Size, Root: checkpoint.Root}, err
 }
 
 func (l *loop) validate(height int64, data []byte) error {
-	block, err := l.decode(height, data)
+	block, err := record.DecodeBlock(data)
 	if err != nil {
 		return err
 	}
@@ -714,13 +705,6 @@ func (l *loop) append(c order.Certified) {
 	}
 	if l.chain.Halted() != nil {
 		return // the fence shuts at the next tick
-	}
-	if certified == nil && l.chain.Height() < c.Height {
-		// The ID of a block does not cover its log signature, so that a liar can hand
-		// on a block that others decided with another one. Their chains have the true
-		// one: this member takes it from there.
-		l.Log.Warn("a certified block is not what its proposer signed; waiting for it from others", "height", c.Height, "error", err)
-		return
 	}
 	if err != nil && l.chain.Height() < c.Height {
 		l.fatal = fmt.Errorf("append block %d: %w", c.Height, err)
