@@ -270,10 +270,17 @@ func (n *Node) receive(from record.Identity, payload []byte) {
 
 // connected takes a line for votes as a sign of life, unless the member is shut
 // out: what it proposes would not be heard.
-func (n *Node) connected(to record.Identity) {
-	if n.members != nil && !n.limits.ShutOut(to) {
+func (n *Node) connected(ctx context.Context, to record.Identity) error {
+	if n.quorum == nil {
+		return nil
+	}
+	if err := n.quorum.Opened(ctx, to); err != nil {
+		return err
+	}
+	if !n.limits.ShutOut(to) {
 		n.members.Connected(to)
 	}
+	return nil
 }
 
 func (n *Node) disconnected(from record.Identity) {

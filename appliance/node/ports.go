@@ -228,6 +228,8 @@ func (m messages) Send(to record.Identity, message []byte) {
 	_ = m.host.Send(context.Background(), to, message)
 }
 
+func (m messages) Discard(to record.Identity) { m.host.Discard(to) }
+
 // meetings is the host as the members' streams.
 type meetings struct {
 	*libp2p.Host

@@ -19,6 +19,7 @@ import (
 type outbox struct{ messages [][]byte }
 
 func (o *outbox) Send(_ record.Identity, message []byte) { o.messages = append(o.messages, message) }
+func (o *outbox) Discard(record.Identity)                {}
 
 // take empties it of the messages, and lists those of a kind.
 func (o *outbox) take(kind byte) (messages [][]byte) {

@@ -56,9 +56,10 @@ type Chain interface {
 }
 
 // Transport sends messages to other members. Send queues and never blocks; a
-// message may get lost.
+// message may get lost. Discard drops what is queued for a member.
 type Transport interface {
 	Send(to record.Identity, message []byte)
+	Discard(to record.Identity)
 }
 
 // VoteFile keeps the votes of the order, durable when Put returns.
@@ -208,10 +209,26 @@ func (s *Service) Connected(member record.Identity, connected bool) bool {
 	return s.post(func(l *loop) {
 		l.step(order.Reachable{Member: member, Reachable: connected})
 		if connected {
-			l.question(member)
 			l.step(order.Tick{})
 		}
 	})
+}
+
+// Opened says that there is a new line to a member over which nothing has gone yet.
+// When it returns nil, nothing that binds this node will before the member has
+// answered what it recollects: the line before may have ended because this machine
+// was set back, with its memory. It waits for Serve, until the context ends.
+func (s *Service) Opened(ctx context.Context, member record.Identity) error {
+	done := make(chan struct{})
+	if !s.post(func(l *loop) { l.opened(member); close(done) }) {
+		return ErrBusy
+	}
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (s *Service) post(event func(*loop)) (queued bool) {
@@ -320,7 +337,9 @@ func (s *Service) newLoop(ctx context.Context) *loop {
 
 // wake begins the run: from the vote file, as after any restart.
 func (l *loop) wake() {
-	l.ask()
+	if l.ask(); l.fatal != nil {
+		return
+	}
 	l.start()
 	l.reconsider()
 }
@@ -458,10 +477,10 @@ func (l *loop) perform(action order.Action) {
 		}
 	case order.Broadcast:
 		if data, ok := l.encode(action.Message); ok {
-			l.broadcast(kindOrder, data)
+			l.bind(kindOrder, data)
 		}
 	case order.Send:
-		if data, ok := l.encode(action.Message); ok {
+		if data, ok := l.encode(action.Message); ok && l.speaksTo(action.To) {
 			l.transport.Send(action.To, append([]byte{kindOrder}, data...))
 		}
 	case order.ScheduleTimeout:
@@ -545,7 +564,30 @@ func (l *loop) receive(from record.Identity, message []byte) {
 
 func (l *loop) submit(part record.Part, data []byte) {
 	l.add(part)
+	if part.Commit != nil || part.Reveal != nil {
+		l.bind(kindPart, data)
+		return
+	}
 	l.broadcast(kindPart, data)
+}
+
+// speaksTo tells whether another member may hear what binds this one: not before it
+// has answered, and not a word once anybody has shown that the vote file was set back,
+// what the file holds included.
+func (l *loop) speaksTo(member record.Identity) bool {
+	return l.fence.Reason() == nil && l.fence.Heard(member)
+}
+
+// bind sends what this member must not contradict to those who have answered what
+// they recollect of it. The others get it after their answer: all of it is sent
+// again and again.
+func (l *loop) bind(kind byte, data []byte) {
+	message := append([]byte{kind}, data...)
+	for _, node := range l.chain.Set().Nodes {
+		if node.Identity != l.Identity && l.speaksTo(node.Identity) {
+			l.transport.Send(node.Identity, message)
+		}
+	}
 }
 
 func (l *loop) add(part record.Part) error {

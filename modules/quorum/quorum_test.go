@@ -75,6 +75,8 @@ func (l line) Send(to record.Identity, message []byte) {
 	}
 }
 
+func (l line) Discard(record.Identity) {} // nothing waits
+
 func newNetwork(t testing.TB, size int) *network {
 	net := &network{t: t, up: map[record.Identity]*Service{}}
 	var nodes []record.NodeRecord

@@ -19,6 +19,7 @@ import (
 type unheard struct{}
 
 func (unheard) Send(record.Identity, []byte) {}
+func (unheard) Discard(record.Identity)      {}
 
 // started is the loop of a member with an empty vote file, just started; nobody
 // hears it.

@@ -29,6 +29,13 @@ func newSimDisk() simDisk { return simDisk{new(chaintest.Memory), new(votes.Memo
 
 func (d simDisk) clone() simDisk { return simDisk{d.chain.Clone(), d.votes.Clone()} }
 
+// simSnapshot is a copy of a member's machine: its disk, and of its memory what a
+// start does not make anew from the disk.
+type simSnapshot struct {
+	simDisk
+	running *record.Incarnation // of the start under way, if the member voted
+}
+
 // simNode is a member.
 type simNode struct {
 	w       *simWorld
@@ -41,9 +48,12 @@ type simNode struct {
 	up, gone bool
 	life     int // counts starts: what an earlier one planned means nothing
 	disk     simDisk
-	old      simDisk // a snapshot of before
-	setBack  bool    // the disk was replaced by a snapshot
-	blind    bool    // and it votes, though it has forgotten votes that count: nobody who knew answered
+	old      simSnapshot         // of before
+	setBack  bool                // the disk was replaced by a snapshot
+	resumes  *record.Incarnation // the machine goes on from a snapshot, with its memory
+	unwarned bool                // since then
+	cuts     int                 // how often its lines broke for that
+	blind    bool                // and it votes, though it has forgotten votes that count: nobody who knew answered
 	rekeyed  bool
 
 	// Of one life.
@@ -57,6 +67,7 @@ type simNode struct {
 	endorsed map[record.Hash]record.Part
 	held     map[record.Hash]record.Part
 	revealed map[record.Hash]int64 // attempt → when it was first
+	open     map[int]bool          // lines to others
 	wasOpen  bool
 	seen     int64    // height that was looked at
 	view     simView  // of the chain at a height
@@ -155,6 +166,7 @@ func (n *simNode) boot() {
 	n.revealed = map[record.Hash]int64{}
 	n.view = simView{}
 	n.wasOpen, n.queued, n.loop, n.seen = false, nil, nil, 0
+	n.open = map[int]bool{}
 	for from := range n.w.cfg.N {
 		delete(n.w.delivered, [2]int{n.i, from})
 	}
@@ -170,6 +182,7 @@ func (n *simNode) boot() {
 		}
 	}
 	n.old = n.snapshot()
+	n.reconnect()
 	if !n.hasLoop() {
 		return
 	}
@@ -192,9 +205,71 @@ func (n *simNode) boot() {
 		binary.BigEndian.PutUint64(nonce[:], n.w.rng.Uint64())
 		return nonce
 	}
+	resumes := n.resumes
+	if resumes != nil {
+		n.loop.random = func() record.Hash { return resumes.Nonce }
+		n.loop.file = simResumed{n.loop.file.(simFile), resumes.Number}
+	}
 	n.do(n.loop.wake)
+	if resumes != nil && n.loop != nil {
+		n.resume(*resumes)
+	}
 	n.do(n.catchUp)
 	n.tick(life)
+}
+
+// reconnect opens the lines to and from a member that was started.
+func (n *simNode) reconnect() {
+	for _, other := range n.w.nodes {
+		if other != n {
+			n.connect(other)
+			other.connect(n)
+		}
+	}
+}
+
+// resume has the member go on as it was when the snapshot was made: it asks nobody,
+// for all have answered. What it sent before never arrives.
+func (n *simNode) resume(own record.Incarnation) {
+	n.loop.file = n.loop.file.(simResumed).simFile
+	n.w.report.Resumed++
+	n.unwarned = true
+	n.do(func() {
+		n.resumes = nil
+		for _, other := range n.w.nodes {
+			if err := n.loop.fence.Answer(other.id, record.Recollection{Incarnation: own, Nonce: own.Nonce}, n.w.now); other != n && err != nil {
+				n.w.fail("%s goes on: %v", n.name(), err)
+			}
+		}
+		n.loop.reconsider()
+	})
+}
+
+// simResumed is a vote file that does not count a start.
+type simResumed struct {
+	simFile
+	number int64
+}
+
+func (f simResumed) NextStart() (int64, error) { return f.number, nil }
+
+// connect opens the line to another member once both are up.
+func (n *simNode) connect(other *simNode) {
+	n.open[other.i] = false
+	life, theirs := n.life, other.life
+	var try func()
+	try = func() {
+		if n.life != life || other.life != theirs || !n.up {
+			return // a boot connects anew
+		}
+		if w := n.w; !other.up || !w.good && w.side[n.i] != w.side[other.i] {
+			w.at(500, try)
+			return
+		}
+		n.open[other.i] = true
+		n.do(func() { n.loop.opened(other.id) })
+	}
+	n.w.at(int64(1+n.w.rng.IntN(500)), try)
 }
 
 // works tells whether the member said of late that it works on an attempt.
@@ -206,12 +281,17 @@ func (n *simNode) works(attempt record.Hash) bool {
 	return n.building[attempt] || built && err == nil
 }
 
-// snapshot is, now and then, a new copy of the disk.
-func (n *simNode) snapshot() simDisk {
-	if n.old.votes == nil || n.w.rng.IntN(3) == 0 {
-		return n.disk.clone()
+// snapshot is, now and then, a new copy of the machine.
+func (n *simNode) snapshot() simSnapshot {
+	if n.old.votes != nil && n.w.rng.IntN(3) > 0 {
+		return n.old
 	}
-	return n.old
+	s := simSnapshot{simDisk: n.disk.clone()}
+	if n.loop != nil && n.loop.voting {
+		own := n.loop.fence.Question()
+		s.running = &own
+	}
+	return s
 }
 
 func (n *simNode) tick(life int) {
@@ -219,7 +299,7 @@ func (n *simNode) tick(life int) {
 		if n.life != life || !n.up {
 			return
 		}
-		if n.w.rng.IntN(20) == 0 {
+		if n.w.rng.IntN(8) == 0 {
 			n.old = n.snapshot()
 		}
 		n.do(func() {
@@ -253,11 +333,14 @@ func (n *simNode) crash(why string) {
 		n.setBack = true
 		w.report.SetBack++
 		w.trace("%s is set back", n.name())
-		votesOnly := w.rng.IntN(2) == 0
 		kept := n.disk
 		n.disk = n.old.clone()
-		if votesOnly {
+		switch w.rng.IntN(4) {
+		case 0:
 			n.disk.chain = kept.chain
+		case 1, 2:
+			n.resumes = n.old.running
+			n.cuts++
 		}
 	}
 	w.at(int64(1+w.rng.IntN(10_000)), func() {
@@ -335,10 +418,17 @@ func (l simLine) Send(to record.Identity, message []byte) {
 	if n.liar == liesDouble {
 		message = n.otherCommit(other, message)
 	}
+	if !n.open[other.i] {
+		return
+	}
 	n.note(message)
+	n.denies(other, message)
 	n.answers(other, message)
 	n.w.send(n.i, other.i, message)
 }
+
+// Discard has nothing to drop: what was sent is on its way.
+func (l simLine) Discard(record.Identity) {}
 
 // receive takes a message as Service.Receive does.
 func (n *simNode) receive(from record.Identity, message []byte) {
@@ -432,7 +522,7 @@ func (n *simNode) rekey() {
 	if !n.w.good || n.liar != "" || !n.shut() || n.rekeyed {
 		return
 	}
-	n.rekeyed = true
+	n.rekeyed, n.unwarned = true, false
 	n.w.report.Rekeyed++
 	n.w.trace("%s gets new keys", n.name())
 	n.halt()
@@ -464,6 +554,9 @@ func (n *simNode) noticeFence() {
 		return
 	}
 	n.wasOpen = true
+	if n.unwarned {
+		return
+	}
 	if n.setBack && !n.rekeyed && n.forgot() {
 		w.trace("%s is blind", n.name())
 		n.blind = true
@@ -543,6 +636,13 @@ func (n *simNode) note(message []byte) {
 		return // help for another member: somebody else's words
 	}
 	slot.key = n.signers.Vote.Public()
+	// One that goes on with its memory may contradict itself from the first word on
+	// that it says before it is warned: but nobody who could have warned it hears it.
+	if n.unwarned && !n.blind && n.forgot() {
+		n.w.trace("%s is blind", n.name())
+		n.blind = true
+		n.w.report.Blind++
+	}
 	before, again := n.w.said[slot]
 	if again && before != idOf(decoded) && n.setBack && !n.rekeyed {
 		n.blind = true
@@ -552,6 +652,27 @@ func (n *simNode) note(message []byte) {
 	}
 	if !again {
 		n.w.said[slot] = idOf(decoded)
+	}
+}
+
+// denies fails if a member that follows the rules tells another one the contrary of
+// what it told it before, over whichever line: that one was there to be asked.
+func (n *simNode) denies(to *simNode, message []byte) {
+	if message[0] != kindOrder || n.liar != "" || to.liar != "" || !to.up || to.loop == nil {
+		return
+	}
+	decoded, err := record.DecodeMessage(message[1:])
+	if err != nil {
+		return
+	}
+	slot, ok := slotOf(decoded)
+	slot.key = n.signers.Vote.Public()
+	status := to.loop.machine.Status()
+	if !ok || slot.who != n.id || slot.height != status.Height || slot.round < status.Round-4 {
+		return
+	}
+	if before, known := n.w.delivered[[2]int{to.i, n.i}][slot]; known && before != idOf(decoded) {
+		n.w.fail("%s tells %s the contrary of its %s of height %d, round %d", n.name(), to.name(), slot.step, slot.height, slot.round)
 	}
 }
 

@@ -87,6 +87,7 @@ func (r *simReport) add(o simReport) {
 	r.Followed += o.Followed
 	r.Crashes += o.Crashes
 	r.SetBack += o.SetBack
+	r.Resumed += o.Resumed
 	r.Fenced += o.Fenced
 	r.Blind += o.Blind
 	r.Rekeyed += o.Rekeyed

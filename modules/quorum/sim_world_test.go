@@ -64,9 +64,9 @@ const (
 
 // simReport is what a run came to.
 type simReport struct {
-	Heights, Followed, Crashes, SetBack, Fenced, Blind, Rekeyed, Published, Attempts, Messages int
-	Accused                                                                                    int
-	Virtual                                                                                    time.Duration
+	Heights, Followed, Crashes, SetBack, Resumed, Fenced, Blind, Rekeyed, Published, Attempts, Messages int
+	Accused                                                                                             int
+	Virtual                                                                                             time.Duration
 }
 
 type simWorld struct {
@@ -164,7 +164,9 @@ func (w *simWorld) build() {
 	w.nodes[w.rng.IntN(w.cfg.N)].asks = true
 	for _, n := range w.nodes {
 		n.asks = n.asks || w.rng.IntN(3) == 0
-		n.disk = newSimDisk()
+		n.disk, n.open = newSimDisk(), map[int]bool{}
+	}
+	for _, n := range w.nodes {
 		n.boot()
 	}
 }
@@ -239,6 +241,14 @@ func (w *simWorld) disturb() {
 		w.side[i] = 0
 		if w.rng.IntN(2) == 0 {
 			w.side[i] = w.rng.IntN(2)
+		}
+	}
+	for _, n := range w.nodes {
+		for _, other := range w.nodes {
+			// A line across a partition may hold, or break and come again.
+			if n != other && n.up && w.side[n.i] != w.side[other.i] && w.rng.IntN(3) == 0 {
+				n.connect(other)
+			}
 		}
 	}
 	w.loss = []int{0, 0, 5, 20, 60}[w.rng.IntN(5)]
@@ -356,8 +366,13 @@ func (w *simWorld) send(from, to int, message []byte) {
 			times = 2
 		}
 	}
+	sender := w.nodes[from]
+	cuts := sender.cuts
 	for range times {
 		w.at(w.delay(), func() {
+			if sender.cuts != cuts {
+				return
+			}
 			w.report.Messages++
 			w.nodes[to].receive(w.nodes[from].id, message)
 		})

@@ -102,6 +102,14 @@ func (l *loop) question(to record.Identity) {
 	}
 }
 
+// opened is what Opened says.
+func (l *loop) opened(member record.Identity) {
+	l.transport.Discard(member)
+	l.fence.Renew(member)
+	l.question(member)
+	l.reconsider()
+}
+
 // recollect answers a member that starts.
 func (l *loop) recollect(from record.Identity, data []byte) {
 	asks, err := record.DecodeIncarnation(data)
@@ -151,6 +159,9 @@ func (l *loop) answered(from record.Identity, data []byte) {
 		l.Log.Debug("dropped an answer", "from", from, "error", err)
 	}
 	l.reconsider()
+	if l.speaksTo(from) {
+		l.step(order.Tick{}) // what was not said to it before
+	}
 }
 
 // tick sends again what may have been lost.

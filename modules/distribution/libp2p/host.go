@@ -95,9 +95,11 @@ type Config struct {
 
 	// OnConnect is called when a line for votes to a member has been opened,
 	// the first time and after every break: what was sent before may be lost.
-	OnConnect func(to record.Identity)
+	// Nothing goes over the line before it returns; an error ends the line, and
+	// another one is opened later. ctx ends when it takes too long.
+	OnConnect func(ctx context.Context, to record.Identity) error
 
-	// OnDisconnect is called when such a line has ended.
+	// OnDisconnect is called when a line that OnConnect took has ended.
 	OnDisconnect func(from record.Identity)
 
 	// Meet gets every stream of distribution.MembersProtocol that a member

@@ -32,10 +32,11 @@ func (i *inbox) receive(from record.Identity, payload []byte) {
 	i.got = append(i.got, fmt.Sprintf("%s:%s", from.Short(), payload))
 }
 
-func (i *inbox) onConnect(to record.Identity) {
+func (i *inbox) onConnect(_ context.Context, to record.Identity) error {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	i.connected = append(i.connected, to)
+	return nil
 }
 
 func (i *inbox) messages() []string {
@@ -181,6 +182,48 @@ func TestVotesAfterRestart(t *testing.T) {
 	storetest.Await(t, func() bool { return out.connects() == 2 && len(in.messages()) == lineQueue })
 	if got, want := in.messages()[0], b.Identity().Short()+":10"; got != want {
 		t.Errorf("first message %q, want %q", got, want)
+	}
+}
+
+// TestNewLineIsIntroduced: nothing goes over a line before who uses it has taken it,
+// what was queued for the line before can be dropped, and who does not take a line is
+// offered another one.
+func TestNewLineIsIntroduced(t *testing.T) {
+	ids := []record.Identity{idOf(t, 1), idOf(t, 2)}
+	var in, out inbox
+	a := start(t, 1, emptyStore(), in.member(ids...))
+	offers, take := make(chan int), make(chan error)
+	var b *node
+	offered := 0
+	b = start(t, 2, emptyStore(), func(c *Config) {
+		out.member(ids...)(c)
+		c.OnConnect = func(ctx context.Context, to record.Identity) error {
+			offered++
+			select {
+			case offers <- offered:
+				return <-take
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}, a)
+	<-offers
+	if err := b.Send(t.Context(), a.Identity(), []byte("before")); err != nil {
+		t.Fatal(err)
+	}
+	take <- errors.New("not now")
+	if <-offers; len(in.messages()) > 0 {
+		t.Errorf("received %v over a line that nobody took", in.messages())
+	}
+	b.Discard(a.Identity())
+	b.Discard("nobody")
+	if err := b.Send(t.Context(), a.Identity(), []byte("after")); err != nil {
+		t.Fatal(err)
+	}
+	take <- nil
+	storetest.Await(t, func() bool { return len(in.messages()) > 0 })
+	if got, want := fmt.Sprint(in.messages()), fmt.Sprint([]string{b.Identity().Short() + ":after"}); got != want {
+		t.Errorf("received %v, want %v", got, want)
 	}
 }
 

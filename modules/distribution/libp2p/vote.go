@@ -55,6 +55,20 @@ func (h *Host) Send(ctx context.Context, to record.Identity, payload []byte) err
 	return nil
 }
 
+// Discard drops what waits to be sent to a member.
+func (h *Host) Discard(to record.Identity) {
+	r, err := h.running()
+	if err != nil {
+		return
+	}
+	r.mu.Lock()
+	l := r.lines[to]
+	r.mu.Unlock()
+	if l != nil {
+		l.clear()
+	}
+}
+
 // greet opens the line to a connected peer that is a member, so that OnConnect
 // is called though nothing was sent yet.
 func (r *run) greet(id record.Identity) {
@@ -144,6 +158,12 @@ func (l *line) push(payload []byte) {
 	poke(l.wake)
 }
 
+func (l *line) clear() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.queue, l.bytes = nil, 0
+}
+
 func (l *line) pop() ([]byte, bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -226,7 +246,9 @@ func (l *line) talk() error {
 	}
 	defer func() { _ = s.Reset(); <-broken }()
 	if l.r.h.config.OnConnect != nil {
-		l.r.h.config.OnConnect(l.to)
+		if err := l.r.h.config.OnConnect(ctx, l.to); err != nil {
+			return err
+		}
 	}
 	if l.r.h.config.OnDisconnect != nil {
 		defer l.r.h.config.OnDisconnect(l.to)

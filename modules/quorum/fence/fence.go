@@ -17,8 +17,14 @@
 // is no quorum to vote in. And its chain must have come up to the height that
 // they are at: others recollect the votes of the height that they work on, and in
 // those below it could contradict itself. Who told of a height that does not
-// come is not waited for any longer than the chain stands still. What is lost and was heard by nobody that answers is
-// not found; docs/protocol.md states that bound.
+// come is not waited for any longer than the chain stands still. What is lost and
+// was heard by nobody that answers is not found; docs/protocol.md states that bound.
+//
+// The snapshot of a virtual machine may go on with its memory: there is no start
+// then, and its clock may show nothing. But no line to another member outlives that.
+// So who has a new line to a member asks it again, and tells it nothing that binds
+// before it has answered (Renew, Heard). With fewer than Q-1 such lines a member
+// stands as at a start.
 //
 // Everything here is pure: no socket, clock or goroutine. The vote file comes as
 // a port. A Fence serves one goroutine.
@@ -128,15 +134,22 @@ func (f *Fence) Tick() (ask []record.Identity) {
 	return ask
 }
 
-// Open tells whether the member may vote.
-func (f *Fence) Open() bool {
-	if f.reason != nil {
-		return false
+// Renew forgets what a member answered, for there is a new line to it. With
+// fewer than Q-1 answers left the fence is shut, and waits as at a start: one that
+// breaks its lines on purpose does not shut it while others stand by theirs.
+func (f *Fence) Renew(member record.Identity) {
+	delete(f.answered, member)
+	delete(f.told, member)
+	if _, answers := f.others(); answers < f.set.Quorum()-1 {
+		f.open, f.ticks, f.still = false, 0, 0
 	}
-	if f.open {
-		return true
-	}
-	others, answers := 0, 0
+}
+
+// Heard tells whether a member has answered over the line that there is to it now.
+func (f *Fence) Heard(member record.Identity) bool { return f.answered[member] }
+
+// others is how many other members there are, and how many of them answered.
+func (f *Fence) others() (others, answers int) {
 	for i := range f.set.Nodes {
 		if id := f.set.Nodes[i].Identity; id != f.cfg.Self {
 			others++
@@ -145,6 +158,18 @@ func (f *Fence) Open() bool {
 			}
 		}
 	}
+	return others, answers
+}
+
+// Open tells whether the member may vote.
+func (f *Fence) Open() bool {
+	if f.reason != nil {
+		return false
+	}
+	if f.open {
+		return true
+	}
+	others, answers := f.others()
 	enough := answers == others || answers >= f.set.Quorum()-1 && f.ticks >= Patience
 	f.open = enough && !f.Behind()
 	return f.open
@@ -181,7 +206,7 @@ func (f *Fence) Shut(reason error) {
 }
 
 // Awaits tells whether an answer of a member still says anything: each is heard
-// once for a question. What it had to say against this member it could have said
+// once for a question and a line. What it had to say against this member it could have said
 // then, and a replay must not cost more than a look.
 func (f *Fence) Awaits(from record.Identity) bool { return !f.answered[from] }
 

@@ -394,3 +394,48 @@ func TestHeightThatNeverComes(t *testing.T) {
 		}
 	}
 }
+
+// TestNewLines: a member asks again over each new line, and is shut while fewer
+// than Q-1 have answered over theirs; one that breaks its line again and again
+// changes nothing for the others.
+func TestNewLines(t *testing.T) {
+	s := begin(t, 5) // Q is 3
+	for i := 1; i < 5; i++ {
+		s.answer(i, nil)
+	}
+	if !s.fence.Open() {
+		t.Fatal("shut though all have answered")
+	}
+	for range 100 {
+		s.fence.Renew(s.Nodes[1].ID)
+		if !s.fence.Open() || s.fence.Heard(s.Nodes[1].ID) || !s.fence.Heard(s.Nodes[2].ID) {
+			t.Fatal("one broken line shuts the others out")
+		}
+	}
+	// A height that does not come holds up nobody who votes already.
+	s.answer(1, func(r *record.Recollection) { r.Height = 1 << 40 })
+	if s.fence.Renew(s.Nodes[2].ID); !s.fence.Open() {
+		t.Error("shut by a height that somebody told")
+	}
+	s.fence.Renew(s.Nodes[1].ID)
+	s.fence.Renew(s.Nodes[3].ID)
+	if s.fence.Open() {
+		t.Fatal("open with one line")
+	}
+	if ask := s.fence.Tick(); len(ask) != 3 {
+		t.Errorf("asks %d members", len(ask))
+	}
+	s.answer(2, nil)
+	if s.fence.Open() {
+		t.Error("open with less patience than at a start")
+	}
+	s.fence.Tick()
+	if s.fence.Tick(); !s.fence.Open() {
+		t.Error("shut with Q-1 answers and patience")
+	}
+	// What is said over a new line counts, also against it.
+	s.answer(3, func(r *record.Recollection) { r.Incarnation = s.incarnation(8, "later") })
+	if s.fence.Open() || !errors.Is(s.fence.Reason(), fence.ErrSetBack) {
+		t.Errorf("%v", s.fence.Reason())
+	}
+}

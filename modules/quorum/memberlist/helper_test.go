@@ -131,7 +131,7 @@ func (n *node) make(key []byte, set *set, peers map[record.Identity][]string, ti
 	n.host, err = libp2p.New(libp2p.Config{
 		Key: key, Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Peers: peers, Members: set.has, Meet: meet,
 		Receive:   func(record.Identity, []byte) {},
-		OnConnect: func(to record.Identity) { n.members.Connected(to) }, OnDisconnect: func(from record.Identity) { n.members.Doubt(from) },
+		OnConnect: func(_ context.Context, to record.Identity) error { n.members.Connected(to); return nil }, OnDisconnect: func(from record.Identity) { n.members.Doubt(from) },
 		Log: slog.New(slog.DiscardHandler),
 	}, room{memory.New()})
 	if err != nil {

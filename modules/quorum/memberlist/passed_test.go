@@ -100,11 +100,15 @@ func newVoter(key byte, genesis []byte, folder string, peers map[record.Identity
 	}
 	v.host, err = libp2p.New(libp2p.Config{
 		Key: seedOf(key), Listen: []string{"/ip4/127.0.0.1/tcp/0"}, Peers: peers,
-		Members:   func(id record.Identity) bool { _, ok := v.chain.Set().Node(id); return ok },
-		Meet:      func(from record.Identity, s *libp2p.MemberStream) { v.members.Accept(from, s) },
-		Receive:   func(from record.Identity, message []byte) { v.service.Receive(from, message) },
-		OnConnect: func(to record.Identity) { v.members.Connected(to) }, OnDisconnect: func(from record.Identity) { v.members.Doubt(from) },
-		Log: slog.New(slog.DiscardHandler),
+		Members: func(id record.Identity) bool { _, ok := v.chain.Set().Node(id); return ok },
+		Meet:    func(from record.Identity, s *libp2p.MemberStream) { v.members.Accept(from, s) },
+		Receive: func(from record.Identity, message []byte) { v.service.Receive(from, message) },
+		OnConnect: func(ctx context.Context, to record.Identity) error {
+			v.members.Connected(to)
+			return v.service.Opened(ctx, to)
+		},
+		OnDisconnect: func(from record.Identity) { v.members.Doubt(from) },
+		Log:          slog.New(slog.DiscardHandler),
 	}, room{memory.New()})
 	if err != nil {
 		return nil, err
