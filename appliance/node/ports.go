@@ -290,7 +290,8 @@ func (a agreement) Tell(note publish.Note) {
 // note takes a member's note to publish.
 func (n *Node) note(from record.Identity, data []byte) {
 	var note publish.Note
-	if len(data) > 2*publish.MaxNoteText {
+	if len(data) > 8*publish.MaxNoteText { // a character may take six in JSON
+		n.limits.Refused(from, quorum.Oversized)
 		return
 	}
 	if json.Unmarshal(data, &note) != nil || note.From != from {

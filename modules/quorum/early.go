@@ -61,6 +61,16 @@ func (e *early) keep(from record.Identity, part record.Part, size int) {
 	e.known[slot], e.authors[slot.author], e.senders[from] = true, wrote, sent
 }
 
+// commitsOf are the commits of an author that wait. Their signatures were checked.
+func (e *early) commitsOf(id record.Identity) (commits []record.CommitPart) {
+	for _, part := range e.parts {
+		if part.Commit != nil && part.Commit.Commit.Identity == id {
+			commits = append(commits, *part.Commit)
+		}
+	}
+	return commits
+}
+
 // take empties it.
 func (e *early) take() []record.Part {
 	parts := e.parts

@@ -99,7 +99,7 @@ func TestEarlyPartsAreBounded(t *testing.T) {
 	if waiting := len(l.early.parts); waiting != 0 {
 		t.Errorf("%d parts wait for a second height", waiting)
 	}
-	if got := counts(limits, liar); len(got) != 0 {
+	if got := counts(limits, liar); len(got) != 1 || got[Untimely] == 0 || limits.ShutOut(liar) {
 		t.Errorf("charged for what an honest member ahead could send: %v", got)
 	}
 }

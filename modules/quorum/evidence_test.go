@@ -89,27 +89,27 @@ func TestWrongRelaysAreCharged(t *testing.T) {
 	commits := record.NewCommitEvidence(record.Hash{1}, record.Commit{Identity: other}, record.Commit{Identity: other, Value: record.Hash{2}})
 	for name, row := range map[string]struct {
 		part record.Part
-		want int64
+		want Refusal
 	}{
-		"evidence":                          {contradiction(t, n, 3, 0), 0},
-		"its first vote is forged":          {forged(0), 1},
-		"its second vote is forged":         {forged(1), 1},
-		"evidence of nothing":               {record.Part{Evidence: &record.EvidenceLeaf{}}, 1},
-		"evidence of a later height":        {ahead, 0},
-		"commits for an attempt not known":  {record.Part{Evidence: commits}, 0},
-		"a rotation":                        {rotation(func(*record.NodeRecord) {}), 0},
-		"its first signature is forged":     {rotation(func(r *record.NodeRecord) { r.Signatures.Identity[0] ^= 1 }), 1},
-		"its last signature is forged":      {rotation(func(r *record.NodeRecord) { r.Signatures.Log[0] ^= 1 }), 1},
-		"a rotation with another number":    {rotation(func(r *record.NodeRecord) { r.Seq += 5 }), 1},
-		"a rotation that is over":           {record.Part{Rotate: &n.Nodes[3].Record}, 0},
-		"a rotation to keys of another one": {rotation(func(r *record.NodeRecord) { r.VoteKey = n.Nodes[1].Record.VoteKey }), 0},
+		"evidence":                          {contradiction(t, n, 3, 0), ""},
+		"its first vote is forged":          {forged(0), Invalid},
+		"its second vote is forged":         {forged(1), Invalid},
+		"evidence of nothing":               {record.Part{Evidence: &record.EvidenceLeaf{}}, Invalid},
+		"evidence of a later height":        {ahead, Untimely},
+		"commits for an attempt not known":  {record.Part{Evidence: commits}, Untimely},
+		"a rotation":                        {rotation(func(*record.NodeRecord) {}), ""},
+		"its first signature is forged":     {rotation(func(r *record.NodeRecord) { r.Signatures.Identity[0] ^= 1 }), Invalid},
+		"its last signature is forged":      {rotation(func(r *record.NodeRecord) { r.Signatures.Log[0] ^= 1 }), Invalid},
+		"a rotation with another number":    {rotation(func(r *record.NodeRecord) { r.Seq += 5 }), Invalid},
+		"a rotation that is over":           {record.Part{Rotate: &n.Nodes[3].Record}, Repeated},
+		"a rotation to keys of another one": {rotation(func(r *record.NodeRecord) { r.VoteKey = n.Nodes[1].Record.VoteKey }), Untimely},
 	} {
 		limits := NewLimits(everybody, func(record.Identity, time.Time) {})
 		l, _ := alone(t, n, c, limits)
 		hear(t, l, liar, row.part)
 		want := map[Refusal]int64{}
-		if row.want > 0 {
-			want[Invalid] = row.want
+		if row.want != "" {
+			want[row.want] = 1
 		}
 		if got := counts(limits, liar); !maps.Equal(got, want) {
 			t.Errorf("%s: %v, want %v", name, got, want)

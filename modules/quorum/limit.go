@@ -23,6 +23,8 @@ const (
 	OverRate  Refusal = "over-rate" // beyond what the sender may send
 	Stale     Refusal = "stale"     // of a height long over: a replay, or of a member far behind
 	Unheard   Refusal = "unheard"   // its sender is shut out
+	Repeated  Refusal = "repeated"  // known: members send theirs again until it counts, and a replay looks the same
+	Untimely  Refusal = "untimely"  // does not fit the chain here: too early, too late, too much that waits, or of keys that are not its sender's here
 )
 
 // What a member may send. The burst covers what waits on its side of a line
@@ -48,6 +50,7 @@ const (
 	costWrong   = 100.0 // oversized, unknown, malformed
 	costInvalid = 50.0  // a rule may change between two blocks, so that honest nodes differ for a moment
 	costForeign = 2.0   // a node that takes itself for a member tries again every other second
+	costMiB     = 5.0   // of what is untimely and had to be read: one that is ahead says it again each second
 	costOver    = 0.005 // a message over the rate is dropped unread, which costs next to nothing
 	costOverMiB = 2.0   // but it was received
 )
@@ -124,14 +127,21 @@ func (l *Limits) admit(from record.Identity, member bool, size int64) bool {
 }
 
 // Refused counts a message that was refused and charges its sender for it.
-func (l *Limits) Refused(from record.Identity, why Refusal) {
+func (l *Limits) Refused(from record.Identity, why Refusal) { l.refused(from, why, cost(why)) }
+
+// untimely counts one of some bytes that came at a wrong time.
+func (l *Limits) untimely(from record.Identity, size int) {
+	l.refused(from, Untimely, costMiB*float64(size)/(1<<20))
+}
+
+func (l *Limits) refused(from record.Identity, why Refusal, points float64) {
 	if l == nil {
 		return
 	}
 	l.mu.Lock()
 	a, now := l.account(from)
 	a.counts[why]++
-	until := a.charge(now, cost(why))
+	until := a.charge(now, points)
 	l.mu.Unlock()
 	l.act(from, until)
 }
@@ -246,25 +256,30 @@ func (l *loop) stale(from record.Identity, message record.Message) {
 	}
 }
 
-// dropped charges for a message that the order machine refused.
+// dropped counts a message that the order machine refused, and charges for it.
 func (l *loop) dropped(d order.Dropped) {
 	if errors.Is(d.Why, record.ErrMalformed) {
 		l.Limits.Refused(d.From, Invalid)
-	}
-}
-
-// judge charges for a part that the pool refused, if it is the sender's own: no
-// order of blocks makes a wrong signature right. A rotation or evidence is
-// relayed by who has checked it, so that whoever sends it answers for it; of
-// evidence of commits two honest members may differ for a moment, which one
-// offence relayed each tick never adds up to anything.
-func (l *loop) judge(from record.Identity, part record.Part, refused error) {
-	early := errors.Is(refused, attest.ErrEarly)
-	if !errors.Is(refused, record.ErrMalformed) || early || l.outdated(part) {
 		return
 	}
-	if relayed := part.Rotate != nil || part.Evidence != nil; relayed || author(part) == from {
+	l.Limits.untimely(d.From, 0)
+}
+
+// judge counts a part that the pool did not take, and charges for it if it is the
+// sender's own: no order of blocks makes a wrong signature right. A rotation or
+// evidence is relayed by who has checked it, so that whoever sends it answers for it;
+// of evidence of commits two honest members may differ for a moment, which one
+// offence relayed each tick never adds up to anything.
+func (l *loop) judge(from record.Identity, part record.Part, size int, refused error) {
+	early := errors.Is(refused, attest.ErrEarly)
+	relayed := part.Rotate != nil || part.Evidence != nil
+	switch {
+	case early:
+		l.Limits.untimely(from, 0) // its author signed it, and it may wait here
+	case errors.Is(refused, record.ErrMalformed) && !l.outdated(part) && (relayed || author(part) == from):
 		l.Limits.Refused(from, Invalid)
+	default:
+		l.Limits.untimely(from, size)
 	}
 }
 

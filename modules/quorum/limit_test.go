@@ -289,6 +289,15 @@ func TestWrongMessagesAreCounted(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	unsigned := commit
+	unsigned.Signature[0] ^= 1
+	question := func(m *member, network record.Hash) []byte {
+		i, err := record.SignIncarnation(network, record.Incarnation{Identity: m.id, Number: 1}, m.keys.Vote)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return append([]byte{kindStart}, record.MustMarshal(i)...)
+	}
 	for name, c := range map[string]struct {
 		message []byte
 		want    Refusal
@@ -311,11 +320,18 @@ func TestWrongMessagesAreCounted(t *testing.T) {
 		"an endorsement":               {of(a).endorsement(t, genesis, set, 1000, "one"), ""},
 		"one of another":               {of(b).endorsement(t, genesis, set, 1000, "one"), ""},
 		"one of another network":       {of(a).endorsement(t, elsewhere, set, 1000, "one"), Invalid},
-		"a forged one of another":      {of(b).endorsement(t, elsewhere, set, 1000, "one"), ""}, // not provably its sender's
-		"one under another set":        {of(a).endorsement(t, genesis, elsewhere, 1000, "one"), ""},
-		"one that is over":             {of(a).endorsement(t, genesis, set, 0, "one"), ""},
-		"a commit ahead of this chain": {of(a).part(t, record.Part{Commit: &record.CommitPart{Attempt: elsewhere, Commit: commit}}), ""},
+		"a forged one of another":      {of(b).endorsement(t, elsewhere, set, 1000, "one"), Untimely}, // not provably its sender's
+		"one under another set":        {of(a).endorsement(t, genesis, elsewhere, 1000, "one"), Untimely},
+		"one that is over":             {of(a).endorsement(t, genesis, set, 0, "one"), Untimely},
+		"a commit ahead of this chain": {of(a).part(t, record.Part{Commit: &record.CommitPart{Attempt: elsewhere, Commit: commit}}), Untimely},
+		"one that is forged":           {of(a).part(t, record.Part{Commit: &record.CommitPart{Attempt: elsewhere, Commit: unsigned}}), Untimely},
 		"a vote of a round to come":    {of(a).vote(t, genesis, 1, 1), ""},
+		"a vote of a far height":       {of(a).vote(t, genesis, 9, 1), Untimely},
+		"a question":                   {question(a, genesis), ""},
+		"one of another network's":     {question(a, elsewhere), Untimely},
+		"another's question":           {question(b, genesis), Invalid},
+		"half a question":              {question(a, genesis)[:40], Malformed},
+		"half an answer":               {[]byte("r{"), Malformed},
 	} {
 		limits := NewLimits(everybody, func(record.Identity, time.Time) {})
 		l := bench(t, net, self, limits)
@@ -351,7 +367,7 @@ func TestWrongAnswersAreCharged(t *testing.T) {
 	for _, r := range []record.Recollection{twice, old, good, twice} {
 		l.receive(a.id, append([]byte{kindHeld}, record.MustMarshal(r)...))
 	}
-	if got := counts(limits, a.id); !maps.Equal(got, map[Refusal]int64{Invalid: 1}) {
+	if got := counts(limits, a.id); !maps.Equal(got, map[Refusal]int64{Invalid: 1, Stale: 1, Repeated: 1}) {
 		t.Errorf("%v", got)
 	}
 	if answers, _ := l.fence.Answered(); answers != 1 {
@@ -394,6 +410,57 @@ func TestReplaysAreCounted(t *testing.T) {
 	if got := counts(limits, a.id)[Stale]; got != 1000 || out.times != nil {
 		t.Errorf("%d replays counted, %v shut out", got, out.times)
 	}
+}
+
+// What is said again is counted, however it is said.
+func TestRepeatsAreCounted(t *testing.T) {
+	net := newNetwork(t, 3)
+	self, a := net.members[0], net.members[1]
+	genesis, set := self.chain.Network().Genesis, self.chain.Set().Hash()
+	incarnation, err := record.SignIncarnation(genesis, record.Incarnation{Identity: a.id, Number: 1}, a.keys.Vote)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		message []byte
+		want    Refusal
+	}{
+		"a vote":         {written{a}.vote(t, genesis, 1, 0), Repeated},
+		"an endorsement": {written{a}.endorsement(t, genesis, set, 1000, "one"), Repeated},
+		"a large part":   {written{a}.endorsement(t, genesis, set, 1000, strings.Repeat("one", largePart/6)), Repeated},
+		"a question":     {append([]byte{kindStart}, record.MustMarshal(incarnation)...), Repeated},
+	} {
+		limits := NewLimits(everybody, func(record.Identity, time.Time) {})
+		l := bench(t, net, self, limits)
+		for range 4 {
+			l.receive(a.id, c.message)
+		}
+		if got := counts(limits, a.id); !maps.Equal(got, map[Refusal]int64{c.want: 3}) {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+}
+
+// Large parts that do not fit the chain have to be read: who sends them without end is
+// shut out, and who sends one again each second, because it is ahead, is not.
+func TestLargeUntimelyParts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var out outside
+		limits := NewLimits(everybody, out.shut)
+		for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(time.Second / 8) {
+			limits.untimely("evil", 2<<20)
+		}
+		if out.of("evil") == nil {
+			t.Error("not shut out")
+		}
+		for range 3600 {
+			limits.untimely("ahead", 2<<20)
+			time.Sleep(time.Second)
+		}
+		if out.of("ahead") != nil {
+			t.Error("shut out for being ahead")
+		}
+	})
 }
 
 // limited is a network whose members keep accounts.
@@ -475,7 +542,7 @@ func TestPartitionHeals(t *testing.T) {
 		net.waitRecipe(m, "one")
 		for _, other := range net.members {
 			for why, n := range counts(net.limits[m.id], other.id) {
-				if why != Stale {
+				if why != Stale && why != Repeated {
 					t.Errorf("%s refused %d messages of %s: %s", m.id.Short(), n, other.id.Short(), why)
 				}
 			}

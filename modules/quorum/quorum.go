@@ -501,6 +501,8 @@ func (l *loop) perform(action order.Action) {
 	case order.Dropped:
 		l.Log.Debug("dropped a message", "from", action.From, "why", action.Why)
 		l.dropped(action)
+	case order.Repeated:
+		l.Limits.Refused(action.From, Repeated)
 	case order.Fault:
 		l.Log.Error("the order machine met a fault", "error", action.Err)
 		if errors.Is(action.Err, order.ErrForeign) {
@@ -534,6 +536,7 @@ func (l *loop) receive(from record.Identity, message []byte) {
 	case kindPart:
 		repeated := l.repeated(message)
 		if repeated.known {
+			l.Limits.Refused(from, Repeated)
 			return
 		}
 		part, err := record.DecodePart(message[1:])
@@ -542,11 +545,16 @@ func (l *loop) receive(from record.Identity, message []byte) {
 			l.Limits.Refused(from, Malformed)
 			return
 		}
-		err = l.add(part)
+		added, err := l.add(part)
 		if errors.Is(err, attest.ErrEarly) {
 			l.early.keep(from, part, len(message)-1)
 		}
-		l.judge(from, part, err)
+		switch {
+		case err != nil:
+			l.judge(from, part, len(message), err)
+		case !added:
+			l.Limits.Refused(from, Repeated)
+		}
 		if err == nil {
 			l.remember(repeated)
 		}
@@ -590,13 +598,13 @@ func (l *loop) bind(kind byte, data []byte) {
 	}
 }
 
-func (l *loop) add(part record.Part) error {
-	added, err := l.pool.Add(part)
+func (l *loop) add(part record.Part) (added bool, err error) {
+	added, err = l.pool.Add(part)
 	if err != nil {
 		l.Log.Debug("refused a part", "why", err)
 	}
 	l.dirty = l.dirty || added
-	return err
+	return added, err
 }
 
 const (

@@ -62,7 +62,7 @@ func (n *simNode) copy(a *ledger.Attempt) {
 			if id == n.id {
 				return
 			}
-			for _, c := range n.loop.pool.CommitsOf(id, 1000) {
+			for _, c := range n.loop.pool.CommitsOf(id) {
 				if c.Attempt == a.ID {
 					n.commit(a.ID, c.Commit.Value)
 					return

@@ -1,8 +1,10 @@
 package quorum
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,12 +120,22 @@ func (l *loop) recollect(from record.Identity, data []byte) {
 	}
 	last, known := l.started[from]
 	if known && l.now().Sub(last.heard).Abs() < startPause {
+		l.Limits.Refused(from, Repeated)
 		return // it asks again
 	}
 	last.heard = l.now()
 	l.started[from] = last
 	node, member := l.chain.Set().Node(from)
-	if err != nil || !member || asks.Identity != from || asks.Check(l.chain.Network().Genesis, node.VoteKey) != nil {
+	if err != nil || !member {
+		return
+	}
+	if asks.Identity != from {
+		l.Limits.Refused(from, Invalid)
+		return
+	}
+	if err := asks.Check(l.chain.Network().Genesis, node.VoteKey); err != nil {
+		// Of another network, or of keys that are not on the chain here yet.
+		l.Limits.untimely(from, 0)
 		l.Log.Debug("dropped a question", "from", from, "error", err)
 		return
 	}
@@ -135,7 +147,7 @@ func (l *loop) recollect(from record.Identity, data []byte) {
 		}
 		l.started[from] = start{heard: last.heard, key: node.VoteKey, kept: kept}
 	}
-	answer := record.Recollection{Height: l.chain.Height(), Incarnation: kept, Nonce: asks.Nonce, Commits: l.pool.CommitsOf(from, record.MaxRecalledCommits)}
+	answer := record.Recollection{Height: l.chain.Height(), Incarnation: kept, Nonce: asks.Nonce, Commits: l.commitsOf(from)}
 	recalled, proposals := l.machine.Recall(from)
 	// The newest count most; a member that needed more rounds than these has been
 	// heard by others too.
@@ -144,14 +156,26 @@ func (l *loop) recollect(from record.Identity, data []byte) {
 	l.transport.Send(from, append([]byte{kindHeld}, record.MustMarshal(answer)...))
 }
 
+// commitsOf are a member's commits for attempts that are not over, and for those that
+// are not on the chain here yet.
+func (l *loop) commitsOf(id record.Identity) []record.CommitPart {
+	commits := append(l.pool.CommitsOf(id), l.early.commitsOf(id)...)
+	slices.SortFunc(commits, func(a, b record.CommitPart) int { return bytes.Compare(a.Attempt[:], b.Attempt[:]) })
+	commits = slices.CompactFunc(commits, func(a, b record.CommitPart) bool { return a.Attempt == b.Attempt })
+	return commits[:min(len(commits), record.MaxRecalledCommits)]
+}
+
 // answered takes what a member recollects of this one.
 func (l *loop) answered(from record.Identity, data []byte) {
 	if !l.fence.Awaits(from) {
+		l.Limits.Refused(from, Repeated)
 		return
 	}
 	r, err := record.DecodeRecollection(data)
 	if err != nil {
 		l.Limits.Refused(from, Malformed)
+	} else if r.Nonce != l.fence.Question().Nonce {
+		l.Limits.Refused(from, Stale)
 	} else if err = l.fence.Answer(from, r, l.now().UnixMilli()); errors.Is(err, record.ErrMalformed) {
 		l.Limits.Refused(from, Invalid)
 	}

@@ -34,10 +34,13 @@ const (
 	maxChanges     = 10_000   // endorsed and not yet on the chain
 	maxChangeBytes = 64 << 20 // of the changes endorsed
 	maxAttempts    = 64       // held and not yet on the chain
-)
+	maxReveals     = 256      // attempts revealed or voted on late, and not yet on the chain
+	maxRevealBytes = 64 << 20 // of these, with their lists of files
 
-// maxVotes bounds the attempts under way, each of which is on the chain.
-const maxVotes = 4096
+	// Committed to and not yet on the chain: as many as can be recollected, so that
+	// what a member forgot is told to it whole.
+	maxCommits = record.MaxRecalledCommits
+)
 
 // View is what the pool reads of the chain.
 type View interface {
@@ -107,6 +110,7 @@ type votes struct {
 	commits map[record.Identity]record.Commit
 	reveals map[record.Identity]record.Attestation
 	lists   map[record.Hash][]record.Subject // by statement digest
+	sizes   map[record.Identity]int          // bytes that a reveal takes here, about
 
 	enough int64 // when a majority had committed, milliseconds; 0 before
 	agreed int64 // when a majority had revealed the same, milliseconds; 0 before
@@ -240,23 +244,47 @@ func (p *Pool) awaited(a record.Attempt) bool {
 	return a.Number == last.Attempt.Number+1
 }
 
+// votesFor is what there is of an attempt, and its state on the chain. What there is
+// of one that nobody said anything of is empty, and kept by keep.
 func (p *Pool) votesFor(attempt record.Hash) (*votes, *ledger.Attempt, error) {
 	state, err := p.attempt(attempt)
 	if err != nil {
 		return nil, nil, err
 	}
-	v := p.votes[attempt]
-	if v == nil {
-		if len(p.votes) >= maxVotes {
-			return nil, nil, fmt.Errorf("%w: too many attempts are under way", ErrRefused)
-		}
-		v = &votes{
-			commits: map[record.Identity]record.Commit{}, reveals: map[record.Identity]record.Attestation{},
-			lists: map[record.Hash][]record.Subject{},
-		}
-		p.votes[attempt] = v
+	if v := p.votes[attempt]; v != nil {
+		return v, state, nil
 	}
-	return v, state, nil
+	return &votes{
+		commits: map[record.Identity]record.Commit{}, reveals: map[record.Identity]record.Attestation{},
+		lists: map[record.Hash][]record.Subject{}, sizes: map[record.Identity]int{},
+	}, state, nil
+}
+
+// share is how much of the pool a member fills with commits and reveals.
+type share struct{ commits, reveals, bytes int }
+
+func (p *Pool) shareOf(id record.Identity) (s share) {
+	for attempt, v := range p.votes {
+		if _, ok := v.commits[id]; ok && p.isOpen(attempt) {
+			s.commits++
+		}
+		if _, ok := v.reveals[id]; ok {
+			s.reveals++
+			s.bytes += v.sizes[id]
+		}
+	}
+	return s
+}
+
+func (p *Pool) isOpen(attempt record.Hash) bool {
+	state, err := p.attempt(attempt)
+	return err == nil && state.Status == ledger.StatusOpen
+}
+
+// errShare is why a part has to wait: its member fills its share of the pool. It is
+// sent again when the chain has taken some.
+func errShare(id record.Identity) error {
+	return fmt.Errorf("%w: too many commits or reveals of %s are waiting", ErrRefused, id)
 }
 
 func (p *Pool) commit(c record.CommitPart) (bool, error) {
@@ -279,7 +307,11 @@ func (p *Pool) commit(c record.CommitPart) (bool, error) {
 	if err := c.Commit.Check(p.view.Network().Genesis, c.Attempt, p.view.Set()); err != nil {
 		return false, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
+	if p.shareOf(c.Commit.Identity).commits >= maxCommits {
+		return false, errShare(c.Commit.Identity)
+	}
 	v.commits[c.Commit.Identity] = c.Commit
+	p.votes[c.Attempt] = v
 	return true, nil
 }
 
@@ -332,11 +364,25 @@ func (p *Pool) reveal(r record.RevealPart) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
+	size := sizeOf(r)
+	if s := p.shareOf(a.Identity); s.reveals >= maxReveals || s.bytes+size > maxRevealBytes {
+		return false, errShare(a.Identity)
+	}
 	if listed {
 		v.lists[record.Digest(a.Statement)] = r.Files
 	}
-	v.reveals[a.Identity] = a
+	v.reveals[a.Identity], v.sizes[a.Identity] = a, size
+	p.votes[a.Attempt] = v
 	return true, nil
+}
+
+// sizeOf is what a reveal takes in memory, about.
+func sizeOf(r record.RevealPart) int {
+	size := 1024 + len(r.Attestation.Statement)
+	for i := range r.Files {
+		size += 512 + len(r.Files[i].Name) + len(r.Files[i].URI)
+	}
+	return size
 }
 
 // opens is the commit that an attestation opens.

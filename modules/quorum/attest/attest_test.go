@@ -714,3 +714,50 @@ func TestOldVotesComeLast(t *testing.T) {
 		t.Errorf("%d candidates, the first a %s", len(candidates), kind)
 	}
 }
+
+// TestShares: what one member commits to, and what it says late, waits within its own
+// share; the others' are not touched by it, and nothing is kept for a signature that
+// does not verify.
+func TestShares(t *testing.T) {
+	r := newRoom(t, 3)
+	attempts := func(from, to int) (all []*chaintest.Votes) {
+		for i := from; i < to; i++ {
+			name := artifact.PURL(fmt.Sprintf("pkg:generic/p%d@1", i))
+			subjects := []record.Subject{chaintest.File(name, "file", []byte("x"))}
+			a := r.AppendAttempt(t, r.c, r.AppendRecipe(t, r.c, chaintest.Recipe(name, "file")))
+			all = append(all, r.Votes(t, a.ID, subjects))
+		}
+		return all
+	}
+	open := attempts(0, 80)
+	forged := commit(open[79], 0)
+	forged.Commit.Commit.Signature[0] ^= 1
+	r.refuse(forged, "signature")
+	for i, v := range open {
+		if added, err := r.pool.Add(commit(v, 0)); added != (i < record.MaxRecalledCommits) {
+			t.Fatalf("commit %d: added %v, %v", i, added, err)
+		}
+	}
+	r.ignore(commit(open[0], 0))
+	if recalled := r.pool.CommitsOf(r.Nodes[0].ID); len(recalled) != record.MaxRecalledCommits {
+		t.Errorf("%d commits are recollected", len(recalled))
+	}
+	r.add(commit(open[79], 1)) // another member's share is its own
+	r.Append(t, r.c, chaintest.One(open[0].Commits(0, 1)))
+	r.add(commit(open[78], 0)) // what the chain has taken makes room
+
+	done := attempts(80, 350)
+	for _, v := range done {
+		r.Append(t, r.c, chaintest.One(v.Commits(0, 1)))
+	}
+	taken := 0
+	for _, v := range done {
+		if added, _ := r.pool.Add(reveal(v, 2)); added {
+			taken++
+		}
+	}
+	if taken != 256 {
+		t.Errorf("%d of %d votes wait", taken, len(done))
+	}
+	r.add(reveal(done[269], 1))
+}

@@ -171,11 +171,12 @@ func (p *Pool) forget(id record.Identity) {
 	}
 }
 
-// CommitsOf are a member's commits for attempts that are not over, at most max.
-func (p *Pool) CommitsOf(id record.Identity, max int) []record.CommitPart {
+// CommitsOf are a member's commits that are not on the chain yet, by attempt: at most
+// record.MaxRecalledCommits.
+func (p *Pool) CommitsOf(id record.Identity) []record.CommitPart {
 	var commits []record.CommitPart
 	for _, attempt := range sortedKeys(p.votes) {
-		if c, ok := p.votes[attempt].commits[id]; ok && len(commits) < max {
+		if c, ok := p.votes[attempt].commits[id]; ok && p.isOpen(attempt) {
 			commits = append(commits, record.CommitPart{Attempt: attempt, Commit: c})
 		}
 	}

@@ -82,7 +82,7 @@ func (Tick) event()       {}
 
 // Action is what a machine wants done: Write, Broadcast, Send,
 // ScheduleTimeout, RequestBlock, Decide, Certified, Evidence, Conflict,
-// PeerBehind, PeerAhead, Dropped or Fault.
+// PeerBehind, PeerAhead, Dropped, Repeated or Fault.
 type Action interface{ action() }
 
 // Write makes the records durable in the vote file, all or none, before the
@@ -163,11 +163,16 @@ type PeerAhead struct {
 	Height int64 // what it works on, or this height
 }
 
-// Dropped reports a message that was refused. Duplicates are not reported.
+// Dropped reports a message that was refused. Why wraps record.ErrMalformed if its
+// sender had to know that it is wrong.
 type Dropped struct {
 	From record.Identity
 	Why  error
 }
+
+// Repeated reports a message that says what is known: members send theirs again, and
+// a replay looks the same.
+type Repeated struct{ From record.Identity }
 
 // Fault reports that something of this node's own does not work: its signer,
 // its block builder, its vote file's content. The machine goes on without.
@@ -185,4 +190,5 @@ func (Conflict) action()        {}
 func (PeerBehind) action()      {}
 func (PeerAhead) action()       {}
 func (Dropped) action()         {}
+func (Repeated) action()        {}
 func (Fault) action()           {}

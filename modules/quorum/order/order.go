@@ -1,8 +1,10 @@
 package order
 
 import (
+	"cmp"
 	"fmt"
-	"sort"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/pyrsia/appliance/modules/quorum/order/votes"
@@ -11,13 +13,14 @@ import (
 
 // Bounds of what is kept of others.
 const (
-	keptRounds      = 8  // rounds before the current one whose votes still count
-	keptBlocks      = 2  // rounds before the current one whose blocks are kept
-	keptFuture      = 2  // later rounds per member
-	bufferedVotes   = 16 // messages of the next height per sender
-	bufferedBlocks  = 4  // of them with a block, of all senders together
-	helpsPerTick    = 4  // answers to one lagging member between two ticks
-	hintedPerTick   = 1  // PeerBehind for one member between two ticks
+	keptRounds      = 8    // rounds before the current one whose votes still count
+	keptBlocks      = 2    // rounds before the current one whose blocks are kept
+	keptFuture      = 2    // later rounds per member
+	bufferedVotes   = 16   // messages of the next height per sender
+	bufferedBlocks  = 4    // of them with a block, of all senders together
+	helpsPerTick    = 4    // answers to one lagging member between two ticks
+	hintedPerTick   = 1    // PeerBehind for one member between two ticks
+	maxSkip         = 1000 // rounds that are skipped at once
 	unreachableWait = 50 * time.Millisecond
 )
 
@@ -202,19 +205,20 @@ func (m *Machine) Status() Status {
 	return s
 }
 
-// Recall is what this machine holds that a member signed for the height it
-// works on: its votes, by round and step, and its proposals, without their
-// blocks and proofs-of-lock. It is what a member that starts asks the others for.
+// Recall is what this machine holds that a member signed: its votes, by round and
+// step, and its proposals, without their blocks and proofs-of-lock. They are of the
+// height after this machine's if it holds any of that, for then the member is done
+// with this one, and else of this machine's. It is what a member that starts asks the
+// others for.
 func (m *Machine) Recall(member record.Identity) (recalled []record.Vote, proposals []record.Proposal) {
-	type slot struct {
-		step  record.Step
-		round int64
+	if recalled, proposals = m.recallLater(member); len(recalled)+len(proposals) > 0 {
+		return recalled, proposals
 	}
-	known := map[slot]record.Vote{}
+	known := slots{}
 	note := func(votes ...record.Vote) {
 		for _, v := range votes {
 			if v.Voter == member {
-				known[slot{v.Step, v.Round}] = v
+				known[voteSlot{v.Step, v.Round}] = v
 			}
 		}
 	}
@@ -232,16 +236,49 @@ func (m *Machine) Recall(member record.Identity) (recalled []record.Vote, propos
 		}
 	}
 	note(m.cosigns[member].Vote)
-	for _, v := range known {
-		recalled = append(recalled, v)
-	}
-	sort.Slice(recalled, func(i, j int) bool {
-		if recalled[i].Round != recalled[j].Round {
-			return recalled[i].Round < recalled[j].Round
+	return known.sorted(), proposals
+}
+
+// recallLater is Recall of the messages that wait for the next height. They were not
+// checked when they came, and another one may have sent them.
+func (m *Machine) recallLater(member record.Identity) ([]record.Vote, []record.Proposal) {
+	known, heads := slots{}, map[int64]record.Proposal{}
+	for _, b := range m.buffer {
+		switch message := b.Message.(type) {
+		case *record.Vote:
+			m.noteLater(known, member, *message)
+		case *record.Cosign:
+			m.noteLater(known, member, message.Vote)
+		case *record.Proposal:
+			if message.Proposer == member && message.CheckSignature(m.cfg.Genesis, m.set, m.cfg.Verify) == nil {
+				head := *message
+				head.Block, head.Lock = nil, nil
+				heads[head.Round] = head
+			}
 		}
-		return recalled[i].Step < recalled[j].Step
+	}
+	proposals := slices.SortedFunc(maps.Values(heads), func(a, b record.Proposal) int { return cmp.Compare(a.Round, b.Round) })
+	return known.sorted(), proposals
+}
+
+func (m *Machine) noteLater(known slots, member record.Identity, v record.Vote) {
+	if v.Voter == member && v.Check(m.cfg.Genesis, m.set, m.cfg.Verify) == nil {
+		known[voteSlot{v.Step, v.Round}] = v
+	}
+}
+
+// slots are votes of one member and height.
+type slots map[voteSlot]record.Vote
+
+type voteSlot struct {
+	step  record.Step
+	round int64
+}
+
+func (s slots) sorted() []record.Vote {
+	return slices.SortedFunc(maps.Values(s), func(a, b record.Vote) int {
+		return cmp.Or(cmp.Compare(a.Round, b.Round), cmp.Compare(a.Step, b.Step))
 	})
-	return recalled, proposals
 }
 
 func (m *Machine) do(actions ...Action) { m.out = append(m.out, actions...) }

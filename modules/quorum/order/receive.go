@@ -12,21 +12,35 @@ import (
 // does not remember. It has stopped voting.
 var ErrForeign = errors.New("this node's vote key signed what its vote file does not know; stop every other program that uses the key, or run: pyrsia node rekey")
 
-// errRound is why a message of a far round is dropped.
-var errRound = errors.New("message of a round that is not kept")
+// Why messages are dropped that nothing is wrong with.
+var (
+	errRound    = errors.New("message of a round that is not kept")
+	errAhead    = errors.New("message of a later height that is not kept")
+	errRepeated = errors.New("known")
+)
 
 // receive sorts a message by its height.
 func (m *Machine) receive(e Receive) {
 	height, _ := e.Message.Slot()
 	switch {
-	case m.phase == phaseNone || height > m.height:
-		m.later(e, height)
+	case m.phase == phaseNone:
+	case height > m.height:
+		m.refuse(e.From, m.later(e, height))
 	case height < m.height || m.phase == phaseCertified:
 		m.behind(e.From, height)
 	default:
-		if err := m.take(e); err != nil {
-			m.do(Dropped{From: e.From, Why: err})
-		}
+		m.refuse(e.From, m.take(e))
+	}
+}
+
+// refuse reports a message that is not taken.
+func (m *Machine) refuse(from record.Identity, why error) {
+	switch {
+	case why == nil:
+	case errors.Is(why, errRepeated):
+		m.do(Repeated{From: from})
+	default:
+		m.do(Dropped{From: from, Why: why})
 	}
 }
 
@@ -41,23 +55,20 @@ func (m *Machine) behind(peer record.Identity, height int64) {
 
 // later keeps some messages of the next height. Signatures are checked when
 // the height begins; until then they are bounded by who sent them.
-func (m *Machine) later(e Receive, height int64) {
-	if m.phase == phaseNone {
-		return
-	}
+func (m *Machine) later(e Receive, height int64) error {
 	if _, ok := m.set.Node(e.From); !ok || e.From == m.cfg.Self {
-		return
+		return errAhead
 	}
 	m.ahead[e.From] = max(m.ahead[e.From], height)
 	if height != m.height+1 {
-		return
+		return errAhead
 	}
 	messages, blocks := 0, 0
 	for _, b := range m.buffer {
 		if b.From == e.From {
 			messages++
 			if carriesBlock(b.Message) && carriesBlock(e.Message) {
-				return
+				return errAhead
 			}
 		}
 		if carriesBlock(b.Message) {
@@ -65,9 +76,10 @@ func (m *Machine) later(e Receive, height int64) {
 		}
 	}
 	if messages >= bufferedVotes || carriesBlock(e.Message) && blocks >= bufferedBlocks {
-		return
+		return errAhead
 	}
 	m.buffer = append(m.buffer, e)
+	return nil
 }
 
 func carriesBlock(message record.Message) bool {
@@ -142,11 +154,11 @@ func (m *Machine) knownProposal(number int64) *record.Proposal {
 
 func (m *Machine) takeSecondProposal(known, p *record.Proposal) error {
 	if known.ID == p.ID {
-		return nil
+		return errRepeated
 	}
 	about := accusation{member: p.Proposer, round: p.Round, kind: votes.Proposal}
 	if m.accused[about] {
-		return nil
+		return errRepeated
 	}
 	if err := p.CheckSignature(m.cfg.Genesis, m.set, m.cfg.Verify); err != nil {
 		return err
@@ -287,11 +299,11 @@ func (m *Machine) count(v record.Vote) {
 
 func (m *Machine) takeSecondVote(known, v record.Vote) error {
 	if known.ID == v.ID {
-		return nil
+		return errRepeated
 	}
 	about := accusation{member: v.Voter, round: v.Round, kind: voteKinds[v.Step]}
 	if m.accused[about] {
-		return nil
+		return errRepeated
 	}
 	if err := v.Check(m.cfg.Genesis, m.set, m.cfg.Verify); err != nil {
 		return err
@@ -383,7 +395,7 @@ func (m *Machine) takeCosign(c *record.Cosign) error {
 
 func (m *Machine) takeDecision(d *record.Decision) error {
 	if m.phase == phaseDecided || m.offered != nil && m.offered.ID == d.Quorum.ID && m.blocks[d.Quorum.ID] != nil {
-		return nil
+		return errRepeated
 	}
 	if d.Quorum.Step != record.StepPrecommit {
 		return fmt.Errorf("%w: decision by %.40q", record.ErrMalformed, string(d.Quorum.Step))

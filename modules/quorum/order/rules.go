@@ -166,7 +166,16 @@ func (m *Machine) ruleSkip() bool {
 		}
 		return higher[i].Voter < higher[j].Voter
 	})
-	m.enter(higher[need-1].Round, higher[:need])
+	number := higher[need-1].Round
+	if number > m.round+maxSkip {
+		// Liars alone may say so, and no round comes after the last: farther than this
+		// only in steps, each with a wait of its own.
+		if m.step == stepPropose {
+			return false
+		}
+		number = m.round + maxSkip
+	}
+	m.enter(number, higher[:need])
 	return true
 }
 

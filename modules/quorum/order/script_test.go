@@ -433,6 +433,8 @@ func (s *stage) print(action order.Action) string {
 		return fmt.Sprintf("%s is ahead at height %d", a.Peer, a.Height)
 	case order.Dropped:
 		return fmt.Sprintf("dropped from %s: %v", a.From, a.Why)
+	case order.Repeated:
+		return fmt.Sprintf("%s said so before", a.From)
 	case order.Fault:
 		return fmt.Sprintf("fault: %v", a.Err)
 	}
