@@ -54,6 +54,35 @@ func (n *simNode) otherCommit(to *simNode, message []byte) []byte {
 	return append([]byte{kindPart}, data...)
 }
 
+// farAway answers with a height that there is not, and votes for no block in the last
+// round that there is.
+func (n *simNode) farAway(message []byte) []byte {
+	switch message[0] {
+	case kindHeld:
+		r, err := record.DecodeRecollection(message[1:])
+		if err != nil {
+			return message
+		}
+		r.Height = 1 << 40
+		return append([]byte{kindHeld}, record.MustMarshal(r)...)
+	case kindOrder:
+		decoded, err := record.DecodeMessage(message[1:])
+		vote, ok := decoded.(*record.Vote)
+		if err != nil || !ok || vote.Voter != n.id || n.w.rng.IntN(2) == 0 {
+			return message
+		}
+		far := *vote
+		far.ID, far.Round = record.BlockID{}, 1<<31
+		if far, err = record.SignVote(n.genesis(), far, n.signers.Vote); err != nil {
+			return message
+		}
+		if data, err := record.EncodeMessage(&far); err == nil {
+			return append([]byte{kindOrder}, data...)
+		}
+	}
+	return message
+}
+
 // copy says what others said: their commits' values as its own commit, which it
 // then cannot open, and their statements as a late vote.
 func (n *simNode) copy(a *ledger.Attempt) {

@@ -418,6 +418,9 @@ func (l simLine) Send(to record.Identity, message []byte) {
 	if n.liar == liesDouble {
 		message = n.otherCommit(other, message)
 	}
+	if n.liar == liesHeights {
+		message = n.farAway(message)
+	}
 	if !n.open[other.i] {
 		return
 	}
@@ -626,7 +629,7 @@ func (n *simNode) note(message []byte) {
 	if n.liar != "" || message[0] != kindOrder {
 		return
 	}
-	decoded, err := record.DecodeMessage(message[1:])
+	decoded, err := n.w.decode(message)
 	if err != nil {
 		n.w.fail("%s sends what cannot be read: %v", n.name(), err)
 		return
@@ -661,7 +664,7 @@ func (n *simNode) denies(to *simNode, message []byte) {
 	if message[0] != kindOrder || n.liar != "" || to.liar != "" || !to.up || to.loop == nil {
 		return
 	}
-	decoded, err := record.DecodeMessage(message[1:])
+	decoded, err := n.w.decode(message)
 	if err != nil {
 		return
 	}
@@ -681,7 +684,7 @@ func (n *simNode) remember(from record.Identity, message []byte) {
 	if message[0] != kindOrder {
 		return
 	}
-	decoded, err := record.DecodeMessage(message[1:])
+	decoded, err := n.w.decode(message)
 	if err != nil {
 		return
 	}
@@ -775,6 +778,12 @@ func (n *simNode) work() {
 	}
 }
 
+// silent tells whether it is too early to say something again.
+func (n *simNode) silent(key record.Hash) bool {
+	last, again := n.sent[key]
+	return again && n.w.now < last+4000
+}
+
 // submit sends a part, the same one not before some seconds have passed.
 func (n *simNode) submit(part record.Part) {
 	data, err := part.Encode()
@@ -783,7 +792,7 @@ func (n *simNode) submit(part record.Part) {
 		return
 	}
 	key := record.Digest(data)
-	if last, again := n.sent[key]; again && n.w.now < last+4000 {
+	if n.silent(key) {
 		return
 	}
 	n.sent[key] = n.w.now
@@ -819,13 +828,16 @@ func (n *simNode) ask(recipe *ledger.Recipe) {
 		number = last.Attempt.Number + 1
 	}
 	a, known := n.locks[recipe.Hash]
-	if !known || a.Number != number || a.Deadline < n.w.now+120_000 {
-		quality := "sound"
+	if !known || a.Number != number || a.Deadline < n.w.now+120_000 && n.liar != liesDrags || a.Deadline < n.w.now {
+		quality, deadline := "sound", n.w.now+600_000
+		if n.liar == liesDrags {
+			deadline = n.w.now + 1000*int64(5+n.w.rng.IntN(60)) // few members find that long enough
+		}
 		if n.liar == liesFalse {
 			quality = "poisoned"
 		}
 		a = record.Attempt{
-			Asker: n.id, Deadline: n.w.now + 600_000, Engine: chaintest.Engine, Number: number, Platform: chaintest.Platform, Recipe: recipe.Hash,
+			Asker: n.id, Deadline: deadline, Engine: chaintest.Engine, Number: number, Platform: chaintest.Platform, Recipe: recipe.Hash,
 			Lock: chaintest.Describe(fmt.Appendf(nil, "%s lock %d of %s", quality, n.w.rng.Uint64(), n.id)),
 		}
 		if quality == "sound" {
@@ -844,7 +856,7 @@ func (n *simNode) hold(digest record.Hash, a record.Attempt) {
 		delete(n.heard, digest)
 		return
 	}
-	if !n.w.goodLocks[a.Lock.SHA256] && n.liar != liesFalse {
+	if !n.w.goodLocks[a.Lock.SHA256] && n.liar != liesFalse || a.Deadline < n.w.now+40_000 && n.liar == "" && n.held[digest].Hold == nil {
 		return
 	}
 	if _, known := n.held[digest]; !known {
@@ -865,6 +877,9 @@ func (n *simNode) vote(a *ledger.Attempt) {
 	if n.liar == liesCopy {
 		n.copy(a)
 		return
+	}
+	if n.liar == liesDrags && a.Status != ledger.StatusOpen && a.Active(max(n.chain.Time(), n.w.now)) {
+		return // later
 	}
 	if _, voted := a.VoteOf(n.id); voted && !a.Active(n.chain.Time()) {
 		return
@@ -887,6 +902,11 @@ func (n *simNode) vote(a *ledger.Attempt) {
 }
 
 func (n *simNode) commit(attempt, value record.Hash) {
+	key := record.Digest(append(attempt[:], value[:]...))
+	if n.silent(key) {
+		return // before it is signed and encoded
+	}
+	n.sent[key] = n.w.now
 	c, err := record.SignCommit(n.genesis(), attempt, n.id, value, n.signers.Vote)
 	if err != nil {
 		n.w.fail("%s: %v", n.name(), err)
@@ -895,6 +915,11 @@ func (n *simNode) commit(attempt, value record.Hash) {
 }
 
 func (n *simNode) reveal(attempt, salt record.Hash, statement []byte) {
+	key := record.Digest(append(append(attempt[:], salt[:]...), statement...))
+	if n.silent(key) {
+		return
+	}
+	n.sent[key] = n.w.now
 	a, err := record.SignAttestation(attempt, n.id, salt, statement, n.signers.Vote)
 	if err != nil {
 		n.w.fail("%s: %v", n.name(), err)

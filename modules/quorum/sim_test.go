@@ -5,6 +5,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -19,8 +20,8 @@ func simNumber(name string, otherwise int) int {
 	return otherwise
 }
 
-// simNetworks are the networks of the simulations; they only read, and making
-// their keys takes time.
+// simNetwork is a network for simulations, which only read it: making its keys takes
+// time.
 func simNetwork(t testing.TB, n int, rule string) *chaintest.Network {
 	return chaintest.New(t, n, func(g *record.Genesis) { g.Order = rule })
 }
@@ -54,11 +55,15 @@ func simOf(n, seed int) simConfig {
 	return cfg
 }
 
+// simChunk is how many seeds run one after the other; chunks run side by side, so that
+// the processors are busy until the end.
+const simChunk = 50
+
 // TestSim runs SIM_SEEDS seeds from SIM_FROM for each size of network, or for
 // SIM_N only.
 func TestSim(t *testing.T) {
 	from, seeds := simNumber("SIM_FROM", 1), simNumber("SIM_SEEDS", 4)
-	for _, n := range []int{3, 4, 5, 7} {
+	for _, n := range []int{7, 5, 4, 3} { // the longest first
 		if only := simNumber("SIM_N", 0); only != 0 && only != n {
 			continue
 		}
@@ -68,18 +73,34 @@ func TestSim(t *testing.T) {
 			for _, rule := range []string{record.OrderMajority, record.OrderTwoThirds} {
 				networks[rule] = simNetwork(t, n, rule)
 			}
+			var mu sync.Mutex // guards total
 			var total simReport
-			for seed := from; seed < from+seeds; seed++ {
-				cfg := simOf(n, seed)
-				report, err := simulate(t, networks[cfg.Order], cfg)
-				if err != nil {
-					t.Fatalf("%v\nrun it again: SIM_N=%d SIM_FROM=%d SIM_TRACE=1 go test -run TestOneSim ./modules/quorum", err, n, seed)
-				}
-				total.add(report)
+			for first := from; first < from+seeds; first += simChunk {
+				last := min(first+simChunk, from+seeds) - 1
+				t.Run(fmt.Sprintf("%d-%d", first, last), func(t *testing.T) {
+					t.Parallel()
+					sum := simSeeds(t, networks, n, first, last)
+					mu.Lock()
+					total.add(sum)
+					mu.Unlock()
+				})
 			}
-			t.Logf("%d seeds: %+v", seeds, total)
+			t.Cleanup(func() { t.Logf("%d seeds: %+v", seeds, total) })
 		})
 	}
+}
+
+// simSeeds runs seeds one after the other. Networks are by order rule, and only read.
+func simSeeds(t *testing.T, networks map[string]*chaintest.Network, n, first, last int) (sum simReport) {
+	for seed := first; seed <= last; seed++ {
+		cfg := simOf(n, seed)
+		report, err := simulate(t, networks[cfg.Order], cfg)
+		if err != nil {
+			t.Fatalf("%v\nrun it again: SIM_N=%d SIM_FROM=%d SIM_TRACE=1 go test -run TestOneSim ./modules/quorum", err, n, seed)
+		}
+		sum.add(report)
+	}
+	return sum
 }
 
 func (r *simReport) add(o simReport) {

@@ -48,10 +48,12 @@ const (
 	liesDouble  = "commits twice"
 	liesRubbish = "rubbish"
 	liesReplay  = "replays"
+	liesHeights = "tells heights" // that there are not, and votes in rounds far away
+	liesDrags   = "drags"         // asks with the shortest deadline, and says what it found when nobody waits for it any more
 )
 
 var (
-	truthLiars = []string{liesFalse, liesDiffer, liesCopy, liesDouble, liesSilent, liesRubbish, liesReplay}
+	truthLiars = []string{liesFalse, liesDiffer, liesCopy, liesDouble, liesSilent, liesRubbish, liesReplay, liesHeights, liesDrags}
 	orderLiars = []string{liesTwice}
 )
 
@@ -94,6 +96,7 @@ type simWorld struct {
 	revealed  map[record.Hash]int64                    // attempt → when the last member revealed
 	reached   map[int64]int64                          // height → when the last member had it
 	replay    [][]byte                                 // what a liar has heard
+	decoded   map[*byte]simDecoded
 	delivered map[[2]int]map[simSlot]record.BlockID    // to, from → the order's messages taken in
 	warned    map[simAnswer]map[simSlot]record.BlockID // what an answer should have told
 }
@@ -141,7 +144,7 @@ func newSimWorld(t testing.TB, net *chaintest.Network, cfg simConfig) *simWorld 
 		byID: map[record.Identity]*simNode{}, side: make([]int, cfg.N), goodLocks: map[artifact.SHA256]bool{},
 		blocks: map[int64]record.Hash{}, published: map[record.Hash]record.Hash{}, said: map[simSlot]record.BlockID{},
 		revealed: map[record.Hash]int64{}, reached: map[int64]int64{},
-		delivered: map[[2]int]map[simSlot]record.BlockID{}, warned: map[simAnswer]map[simSlot]record.BlockID{},
+		decoded: map[*byte]simDecoded{}, delivered: map[[2]int]map[simSlot]record.BlockID{}, warned: map[simAnswer]map[simSlot]record.BlockID{},
 	}
 	w.build()
 	return w
@@ -353,6 +356,27 @@ func (w *simWorld) where() (text string) {
 		text += "; "
 	}
 	return text
+}
+
+// simDecoded is a message that was read.
+type simDecoded struct {
+	message record.Message
+	err     error
+}
+
+// decode reads a message of the order once for all that look at it; it must not be
+// changed.
+func (w *simWorld) decode(message []byte) (record.Message, error) {
+	key := &message[0]
+	known, ok := w.decoded[key]
+	if !ok {
+		if len(w.decoded) > 4096 { // what is forgotten is read again
+			clear(w.decoded)
+		}
+		known.message, known.err = record.DecodeMessage(message[1:])
+		w.decoded[key] = known
+	}
+	return known.message, known.err
 }
 
 // send puts a message on its way.
