@@ -43,6 +43,7 @@ var ErrDeclined = errors.New("declined")
 // Chain is what the member reads of the log.
 type Chain interface {
 	Network() record.Network
+	Genesis() *record.Genesis
 	Set() *record.Set
 	Height() int64
 	Time() int64

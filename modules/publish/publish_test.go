@@ -313,6 +313,47 @@ func TestNextAttempt(t *testing.T) {
 	})
 }
 
+// TestLongerThanADeadline: the members are cut off from each other for longer than an
+// attempt lasts, before it is on the chain and after. The request goes on by itself.
+func TestLongerThanADeadline(t *testing.T) {
+	const away = 7 * time.Hour // three deadlines and a half
+	for name, stops := range map[string]struct {
+		when    func(w *world, recipe *record.Recipe) bool
+		attempt int64
+	}{
+		"before the attempt": {func(w *world, _ *record.Recipe) bool {
+			r := w.nodes[0].alive().member.Requests()
+			return len(r) == 1 && r[0].Attempt != nil
+		}, 1},
+		"after it": {func(w *world, recipe *record.Recipe) bool { return w.newest(recipe).Attempt.Number == 1 }, 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			recipe := chaintest.Recipe(pkg, "hello")
+			run(t, 3, func(t *testing.T, w *world) {
+				w.everybodyHas(recipe)
+				for _, node := range w.nodes {
+					node.build = func(int) (string, error) { time.Sleep(time.Minute); return "content", nil }
+					node.start(0, false)
+				}
+				w.until("the recipe is endorsed", func() bool { _, err := w.c.LiveRecipe(pkg); return err == nil })
+				w.still.Store(stops.attempt == 1)
+				if _, err := w.nodes[0].alive().member.RequestBuild(pkg); err != nil {
+					t.Fatal(err)
+				}
+				w.until("the moment", func() bool { return stops.when(w, recipe) })
+				w.still.Store(true)
+				time.Sleep(away)
+				w.still.Store(false)
+				w.until("it is published", func() bool { return w.newest(recipe).Status == ledger.StatusPublished })
+				if n := w.newest(recipe).Attempt.Number; n != stops.attempt {
+					t.Errorf("attempt %d, want %d", n, stops.attempt)
+				}
+				w.published(recipe, "content", 3)
+			})
+		})
+	}
+}
+
 // TestImageWithManyLayers goes through files leaves, and a second recipe waits
 // for the image that its commands run in.
 func TestImageWithManyLayers(t *testing.T) {

@@ -29,6 +29,7 @@ type Request struct {
 	Package artifact.PURL   `json:"package"`
 	Created int64           `json:"created"` // milliseconds since 1970
 	Attempt *record.Attempt `json:"attempt"` // once the lock is resolved
+	Expired int             `json:"expired"` // attempts that ended without the members' votes
 	Done    bool            `json:"done"`
 	Error   string          `json:"error"` // why it ended without a publication
 }
@@ -184,7 +185,7 @@ func (m *Member) driveRequest(ctx context.Context, running *sync.WaitGroup, r Re
 		return
 	}
 	newest, err := m.chain.Newest(live.Hash, recipe.Platform)
-	if err == nil && m.settled(r, newest) {
+	if err == nil && m.settled(&r, newest) {
 		return
 	}
 	number := int64(1)
@@ -208,6 +209,10 @@ func (m *Member) driveRequest(ctx context.Context, running *sync.WaitGroup, r Re
 		return
 	}
 	if r.Attempt != nil && r.Attempt.Number == number && r.Attempt.Recipe == live.Hash {
+		if m.chain.Time() <= r.Attempt.Deadline {
+			m.postpone(r)
+			return
+		}
 		m.end(r, fmt.Sprintf("fewer than %d of %d members held the locked files in time", m.chain.Set().Majority(), m.chain.Set().Size()))
 		return
 	}
@@ -219,46 +224,88 @@ func (m *Member) driveRequest(ctx context.Context, running *sync.WaitGroup, r Re
 	m.start(ctx, running, key, classResolve, "", func(ctx context.Context) error { return m.resolve(ctx, r, recipe, number) })
 }
 
+// postpone gives an attempt that is not on the chain a later deadline if the chain
+// stands still: nobody could take it. Where it does not, the next heartbeat shows that
+// the deadline is over.
+func (m *Member) postpone(r Request) {
+	now := time.Now()
+	if now.UnixMilli()-m.chain.Time() < 2*m.chain.Genesis().Timeouts.Heartbeat {
+		return
+	}
+	later := *r.Attempt
+	later.Deadline = now.Add(m.Deadline).UnixMilli()
+	r.Attempt = &later
+	m.remember(r)
+}
+
 // declined says why a request is hopeless: so many members decline its lock
 // that the others are no majority. It takes as many liars as a standstill.
 func (m *Member) declined(r Request) string {
-	set, reasons := m.chain.Set(), []string{}
+	size := m.chain.Set().Size()
+	reasons, hopeless := m.saidOf(r, NoteDeclined)
+	if !hopeless {
+		return ""
+	}
+	return fmt.Sprintf("%d of %d members decline the lock: %s", len(reasons), size, strings.Join(reasons, "; "))
+}
+
+// saidOf are the members that said something of a request's attempt, with their
+// reasons, and whether the others are no majority.
+func (m *Member) saidOf(r Request, kind NoteKind) (reasons []string, hopeless bool) {
+	set := m.chain.Set()
 	for _, note := range m.Notes(r.Attempt.Recipe) {
-		if note.Kind == NoteDeclined && note.Attempt == r.Attempt.Number && note.At >= r.Created {
+		if note.Kind == kind && note.Attempt == r.Attempt.Number && note.At >= r.Created {
 			reasons = append(reasons, fmt.Sprintf("…%s: %s", note.From.Short(), note.Text))
 		}
 	}
-	if set.Size()-len(reasons) >= set.Majority() {
-		return ""
-	}
-	return fmt.Sprintf("%d of %d members decline the lock: %s", len(reasons), set.Size(), strings.Join(reasons, "; "))
+	return reasons, set.Size()-len(reasons) < set.Majority()
 }
 
+// maxExpired is how many attempts of one request may end without the members' votes:
+// they were cut off from each other, perhaps, but the attempts of a recipe are few.
+const maxExpired = 3
+
 // settled tells whether the newest attempt of the request's recipe is its
-// outcome or may still be.
-func (m *Member) settled(r Request, newest *ledger.Attempt) bool {
+// outcome or may still be. An attempt that expired, though the members did not fail to
+// build it, is followed by another one.
+func (m *Member) settled(r *Request, newest *ledger.Attempt) bool {
 	switch {
 	case newest.Status == ledger.StatusPublished:
-		m.end(r, "")
+		m.end(*r, "")
 		return true
 	case newest.Active(m.chain.Time()):
 		return true
 	case r.Attempt == nil || r.Attempt.Number > newest.Attempt.Number:
 		return false // an earlier attempt failed; this request opens the next one
 	case newest.Status == ledger.StatusDisagreed:
-		m.end(r, fmt.Sprintf("the members disagree on attempt %d: no outcome has a majority", newest.Attempt.Number))
+		m.end(*r, fmt.Sprintf("the members disagree on attempt %d: no outcome has a majority", newest.Attempt.Number))
 		return true
-	default:
-		m.end(r, fmt.Sprintf("attempt %d expired: a majority did not vote in time", newest.Attempt.Number))
+	}
+	failed, hopeless := m.saidOf(*r, NoteFailed)
+	if r.Expired++; hopeless || r.Expired >= maxExpired {
+		reason := fmt.Sprintf("attempt %d expired: a majority did not vote in time", newest.Attempt.Number)
+		if len(failed) > 0 {
+			reason += "; it failed on " + strings.Join(failed, "; ")
+		}
+		m.end(*r, reason)
 		return true
+	}
+	r.Attempt = nil
+	m.remember(*r)
+	return false
+}
+
+// remember makes a request durable that goes on, or says why it cannot: it is tried again
+// at the next step.
+func (m *Member) remember(r Request) {
+	if err := m.saveRequest(r); err != nil {
+		m.Log.Error("cannot keep a request", "error", err)
 	}
 }
 
 func (m *Member) end(r Request, reason string) {
 	r.Done, r.Error = true, reason
-	if err := m.saveRequest(r); err != nil {
-		m.Log.Error("cannot keep a request", "error", err)
-	}
+	m.remember(r)
 }
 
 // ask sends the attempt with this node's own holding.

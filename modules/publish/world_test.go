@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -37,6 +38,7 @@ type world struct {
 	nodes []*node
 	lives []*life       // also the dead ones
 	dirty chan struct{} // capacity 1: there may be a block to propose
+	still atomic.Bool   // nobody proposes: too many are cut off
 	done  chan struct{} // closed at the end of the test: the dead may rest
 }
 
@@ -109,7 +111,7 @@ func (w *world) order(stop chan struct{}) {
 		case <-tick.C:
 		}
 		node := w.nodes[turn%len(w.nodes)]
-		if l := node.alive(); l != nil {
+		if l := node.alive(); l != nil && !w.still.Load() {
 			w.propose(l)
 		}
 	}
