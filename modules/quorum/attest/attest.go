@@ -610,10 +610,23 @@ func attestLeaves(state *ledger.Attempt, v *votes, published record.Hash, active
 	}
 	var candidates [][]record.Leaf
 	for _, digest := range sortedKeys(byStatement) {
-		envelope, reveals := record.NewEnvelope(byStatement[digest])
-		candidates = append(candidates, []record.Leaf{&record.AttestLeaf{Attempt: state.ID, Envelope: envelope, Reveals: reveals}})
+		for equal := byStatement[digest]; len(equal) > 0; {
+			leaf, rest := attestLeaf(state.ID, equal)
+			candidates, equal = append(candidates, []record.Leaf{leaf}), rest
+		}
 	}
 	return candidates
+}
+
+// attestLeaf is a leaf of as many equal votes as fit into one, and the rest.
+func attestLeaf(attempt record.Hash, equal []record.Attestation) (leaf *record.AttestLeaf, rest []record.Attestation) {
+	for n := len(equal); ; n-- {
+		envelope, reveals := record.NewEnvelope(equal[:n])
+		leaf = &record.AttestLeaf{Attempt: attempt, Envelope: envelope, Reveals: reveals}
+		if _, err := record.EncodeLeaf(leaf); err == nil || n == 1 {
+			return leaf, equal[n:]
+		}
+	}
 }
 
 // prune drops what the chain or the clock is past.

@@ -693,6 +693,34 @@ func TestTooLargeForALeaf(t *testing.T) {
 	}
 }
 
+// TestManyLongVotes: votes that are equal and do not fit into one attest leaf go on the
+// record in several.
+func TestManyLongVotes(t *testing.T) {
+	const members = 80
+	r := newRoom(t, members)
+	recipe := chaintest.Recipe(pkg, "a")
+	var subjects []record.Subject
+	for i := range 60 {
+		subjects = append(subjects, chaintest.File(pkg, fmt.Sprintf("%02d%s", i, strings.Repeat("x", 280)), []byte("x")))
+	}
+	a := r.AppendAttempt(t, r.c, r.AppendRecipe(t, r.c, recipe))
+	v := r.Votes(t, a.ID, subjects)
+	everybody := r.All()
+	r.Append(t, r.c, chaintest.One(v.Commits(everybody...)))
+	r.now = a.Attempt.Deadline + 1
+	for _, i := range everybody {
+		r.add(reveal(v, i))
+	}
+	for range 3 {
+		candidates := r.pool.Candidates(r.now, patience, r.isWorking)
+		r.AppendBlock(t, r.c, r.ProposeAt(t, r.c, time.UnixMilli(r.now), candidates...))
+		r.now = r.c.Time()
+	}
+	if votes := len(r.attempt(v).Votes); votes != members {
+		t.Errorf("%d of %d votes are on the record", votes, members)
+	}
+}
+
 // TestOldVotesComeLast: however many votes one member has for attempts that are over,
 // a publication comes before them, and there are few of them at a time.
 func TestOldVotesComeLast(t *testing.T) {
