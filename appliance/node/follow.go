@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/semaphore"
+
 	"github.com/pyrsia/appliance/appliance/supervisor"
 	"github.com/pyrsia/appliance/modules/chain"
 	"github.com/pyrsia/appliance/modules/record"
@@ -68,10 +70,22 @@ func (n *Node) followNext(ctx context.Context, turns *turns, slot int) bool {
 		turns.shun(slot, time.Now())
 		return false
 	}
+	if errors.Is(err, errOwn) {
+		n.log.Error("the log stands still here until this is mended", "error", err, "again", ownPause)
+		turns.leave(slot, time.Now())
+		select {
+		case <-ctx.Done():
+		case <-time.After(ownPause):
+		}
+		return false
+	}
 	n.log.Debug("stopped following a peer", "peer", peer, "error", err)
 	turns.leave(slot, time.Now())
 	return errors.Is(err, errSilent)
 }
+
+// ownPause is how long a node waits that cannot store what others send.
+const ownPause = 5 * time.Second
 
 func (n *Node) connectedPeers() (connected []connectedPeer) {
 	for _, peer := range n.host.Peers() {
@@ -127,8 +141,12 @@ func watchProgress(ctx context.Context, brought *atomic.Int64, cancel context.Ca
 	}
 }
 
-// errWrong is wrapped for a block that does not follow this chain.
-var errWrong = errors.New("its next block does not follow")
+// errWrong is wrapped for a block that does not follow this chain; errOwn for what is
+// no peer's fault.
+var (
+	errWrong = errors.New("its next block does not follow")
+	errOwn   = errors.New("this node cannot store blocks")
+)
 
 // takeBlocks adds what a peer sends, as many blocks at once as have come: with a
 // long log the disk is synced now and then, and not for each block. It returns why
@@ -137,6 +155,7 @@ func (n *Node) takeBlocks(ctx context.Context, peer record.Identity, next, broug
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	blocks := make(chan []byte, waitingBlocks)
+	room := semaphore.NewWeighted(waitingBytes)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -145,12 +164,17 @@ func (n *Node) takeBlocks(ctx context.Context, peer record.Identity, next, broug
 			for len(batch) < waitingBlocks && len(blocks) > 0 {
 				batch = append(batch, <-blocks)
 			}
+			size := sizeOf(batch)
 			if err := n.take(batch, next, brought); err != nil {
 				cancel(err)
 			}
+			room.Release(size)
 		}
 	}()
 	err := n.host.Follow(ctx, peer, next.Load(), func(data []byte) error {
+		if room.Acquire(ctx, sizeOf([][]byte{data})) != nil {
+			return context.Cause(ctx)
+		}
 		select {
 		case blocks <- data:
 			return nil
@@ -166,8 +190,18 @@ func (n *Node) takeBlocks(ctx context.Context, peer record.Identity, next, broug
 	return err
 }
 
-// waitingBlocks is how many blocks of a peer wait at the most; each has up to 4 MiB.
-const waitingBlocks = 16
+// What waits of a peer at the most: blocks, each of up to 4 MiB, and bytes.
+const (
+	waitingBlocks = 64
+	waitingBytes  = 16 << 20
+)
+
+func sizeOf(blocks [][]byte) (size int64) {
+	for _, data := range blocks {
+		size += int64(min(len(data), waitingBytes/4))
+	}
+	return size
+}
 
 // take adds blocks from a height on; others may have brought some of them.
 func (n *Node) take(blocks [][]byte, next, brought *atomic.Int64) error {
@@ -184,8 +218,14 @@ func (n *Node) take(blocks [][]byte, next, brought *atomic.Int64) error {
 		blocks = blocks[added:]
 		next.Add(int64(added))
 		brought.Add(int64(added))
-		if err != nil && n.chain.Followed() < next.Load() {
+		switch {
+		case err == nil || n.chain.Followed() >= next.Load():
+		case errors.Is(err, record.ErrMalformed), errors.Is(err, chain.ErrInvalid):
 			return fmt.Errorf("%w: %w", errWrong, err)
+		case errors.Is(err, chain.ErrForked):
+			return err
+		default:
+			return fmt.Errorf("%w: %w", errOwn, err)
 		}
 	}
 	return nil

@@ -4,12 +4,14 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/pyrsia/appliance/modules/chain"
 	"github.com/pyrsia/appliance/modules/chain/chaintest"
+	"github.com/pyrsia/appliance/modules/ledger"
 )
 
 // branches are two chains with equal blocks up to a height, and others after it.
@@ -91,5 +93,45 @@ func TestTakeKnown(t *testing.T) {
 		if want := int64(3 - 3*i); brought.Load() != want {
 			t.Errorf("time %d: it brought %d", i, brought.Load())
 		}
+	}
+}
+
+// fullDisk is a chain's file that takes nothing any more.
+type fullDisk struct {
+	chain.Backend
+	full bool
+}
+
+func (d *fullDisk) Update(change func(ledger.Tx) error) error {
+	if d.full {
+		return errors.New("no space left on device")
+	}
+	return d.Backend.Update(change)
+}
+
+// TestOwnDiskIsNoPeersFault: who sends a block that this node cannot store is not
+// shunned for it, and a wrong block is wrong.
+func TestOwnDiskIsNoPeersFault(t *testing.T) {
+	network := chaintest.New(t, 3)
+	theirs, disk := network.Chain(t), &fullDisk{Backend: new(chaintest.Memory)}
+	n := &Node{chain: network.Open(t, disk)}
+	for range 3 {
+		network.Append(t, theirs)
+	}
+	blocks := blocksOf(t, theirs, 1, 3)
+	var next, brought atomic.Int64
+	next.Store(1)
+	disk.full = true
+	if err := n.take(blocks, &next, &brought); !errors.Is(err, errOwn) || errors.Is(err, errWrong) {
+		t.Errorf("with a full disk: %v", err)
+	}
+	disk.full = false
+	wrong := slices.Clone(blocks[0])
+	wrong[len(wrong)-5] ^= 1
+	if err := n.take([][]byte{wrong}, &next, &brought); !errors.Is(err, errWrong) {
+		t.Errorf("a wrong block: %v", err)
+	}
+	if err := n.take(blocks, &next, &brought); err != nil || brought.Load() != 3 {
+		t.Errorf("with room again: %v, %d blocks", err, brought.Load())
 	}
 }
