@@ -123,12 +123,13 @@ type Member struct {
 	wake   chan struct{} // capacity 1: something changed
 	saving chan struct{} // capacity 1: who writes a request's file
 
-	mu        sync.Mutex             // guards what follows
-	requests  map[string]*Request    // by ID
-	heard     map[record.Hash]heard  // attempts that other members hold, by digest
-	jobs      map[string]*job        // by key: running or resting
-	notes     map[string]Note        // the newest of each member and subject
-	watchers  map[chan struct{}]bool // told of every change
+	mu        sync.Mutex                        // guards what follows
+	requests  map[string]*Request               // by ID
+	heard     map[record.Hash]heard             // attempts that other members hold, by digest
+	wishes    map[wish]map[artifact.SHA256]bool // locks that an asker wanted
+	jobs      map[string]*job                   // by key: running or resting
+	notes     map[string]Note                   // the newest of each member and subject
+	watchers  map[chan struct{}]bool            // told of every change
 	endorsed  map[record.Hash]record.Part
 	sent      map[string]time.Time // when a part was sent last
 	complaint string               // what was last said of the recipes folder
@@ -147,8 +148,27 @@ type heard struct {
 // step.
 const Memory = 7 * 24 * time.Hour
 
-// maxHeard bounds the attempts that one member may ask others to hold.
-const maxHeard = 64
+// What one member may ask others to hold: attempts at once, and locks for one attempt,
+// each of which costs all of its files.
+const (
+	maxHeard = 64
+	maxLocks = 4
+)
+
+// wish is what an asker may want several locks for. maxWishes bounds the memory of
+// them; what is forgotten may be wanted anew.
+type wish struct {
+	from     record.Identity
+	recipe   record.Hash
+	platform string
+	number   int64
+}
+
+const maxWishes = 4096
+
+func wishOf(a record.Attempt, from record.Identity) wish {
+	return wish{from, a.Recipe, a.Platform, a.Number}
+}
 
 // New makes a member; it starts nothing. Requests of an earlier run go on.
 func New(config Config, chain Chain, quorum Quorum, store Store, inputs Inputs, peers Peers, votes Votes, engine build.Engine) (*Member, error) {
@@ -156,7 +176,7 @@ func New(config Config, chain Chain, quorum Quorum, store Store, inputs Inputs, 
 		Config: config, chain: chain, quorum: quorum, store: store, inputs: inputs, peers: peers, votes: votes, engine: engine,
 		wake: make(chan struct{}, 1), saving: make(chan struct{}, 1), requests: map[string]*Request{}, heard: map[record.Hash]heard{},
 		jobs: map[string]*job{}, notes: map[string]Note{}, watchers: map[chan struct{}]bool{}, endorsed: map[record.Hash]record.Part{},
-		revealed: map[record.Hash]bool{}, sent: map[string]time.Time{},
+		revealed: map[record.Hash]bool{}, sent: map[string]time.Time{}, wishes: map[wish]map[artifact.SHA256]bool{},
 	}
 	if m.Disk == nil {
 		m.Disk = durable.OS(true)
@@ -327,8 +347,22 @@ func (m *Member) Heard(part record.Part) {
 	}
 	m.mu.Lock()
 	m.heard[a.Digest()] = heard{from: from, attempt: a}
+	m.wished(a, from)
 	m.mu.Unlock()
 	m.changed()
+}
+
+// wished notes that an asker wants a lock; mu is held.
+func (m *Member) wished(a record.Attempt, from record.Identity) {
+	if len(m.wishes) >= maxWishes {
+		clear(m.wishes)
+	}
+	locks := m.wishes[wishOf(a, from)]
+	if locks == nil {
+		locks = map[artifact.SHA256]bool{}
+		m.wishes[wishOf(a, from)] = locks
+	}
+	locks[a.Lock.SHA256] = true
 }
 
 // sane tells whether there is time to build before the attempt's deadline, and
@@ -364,6 +398,9 @@ func (m *Member) listens(a record.Attempt, from record.Identity) bool {
 	if _, known := m.heard[a.Digest()]; known || from == m.Identity {
 		return false
 	}
+	if locks := m.wishes[wishOf(a, from)]; len(locks) >= maxLocks && !locks[a.Lock.SHA256] {
+		return false
+	}
 	asked := 0
 	for _, h := range m.heard {
 		if h.from == from {
@@ -396,10 +433,10 @@ func (m *Member) driveHeard(ctx context.Context, running *sync.WaitGroup) {
 			continue
 		}
 		if h.holding.Hold != nil {
-			m.submit("hold "+digest.String(), h.holding)
+			m.submit(holdKey(digest), h.holding)
 			continue
 		}
-		m.start(ctx, running, "hold "+digest.String(), classHold, string(h.from), func(ctx context.Context) error { return m.hold(ctx, digest, h.attempt) })
+		m.start(ctx, running, holdKey(digest), classHold, string(h.from), func(ctx context.Context) error { return m.hold(ctx, digest, h.attempt) })
 	}
 }
 
@@ -407,7 +444,12 @@ func (m *Member) forget(digest record.Hash) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.heard, digest)
+	if j := m.jobs[holdKey(digest)]; j != nil && !j.running {
+		delete(m.jobs, holdKey(digest))
+	}
 }
+
+func holdKey(attempt record.Hash) string { return "hold " + attempt.String() }
 
 // awaited tells whether the attempt could still open.
 func (m *Member) awaited(a record.Attempt) bool {
@@ -494,7 +536,7 @@ func (m *Member) hold(ctx context.Context, digest record.Hash, a record.Attempt)
 	h.holding = record.Part{Hold: &record.HoldPart{Attempt: a, Holding: holding}}
 	m.heard[digest] = h
 	m.mu.Unlock()
-	m.submit("hold "+digest.String(), h.holding)
+	m.submit(holdKey(digest), h.holding)
 	return nil
 }
 

@@ -562,3 +562,36 @@ func TestNotes(t *testing.T) {
 		}
 	})
 }
+
+// TestManyLocks: an asker that wants one lock after the other held costs a member the
+// files of a few of them, and keeps no other asker waiting.
+func TestManyLocks(t *testing.T) {
+	recipe := chaintest.Recipe(pkg, "hello")
+	run(t, 3, func(t *testing.T, w *world) {
+		w.AppendBlock(t, w.c, w.ProposeAt(t, w.c, time.Now(), chaintest.One(w.Endorse(w.c, recipe.Change()))))
+		l := w.nodes[0].start(0, false)
+		a := w.Attempt(w.c, recipe.Hash(), 1)
+		for i := range 1000 {
+			a.Deadline = time.Now().Add(30 * time.Minute).UnixMilli()
+			a.Lock = chaintest.Describe(fmt.Append(nil, "lock ", i))
+			l.member.Heard(record.Part{Hold: &record.HoldPart{Attempt: a, Holding: w.Holding(a, 1)}})
+			if i%10 == 9 {
+				time.Sleep(10 * time.Minute) // the earlier ones are over soon
+			}
+		}
+		// Each is looked for six times at the most, and each time two calls say so.
+		if n := l.count(); n == 0 || n > 4*6*2 {
+			t.Errorf("%d calls for 1000 locks", n)
+		}
+		honest := a
+		honest.Deadline = time.Now().Add(time.Hour).UnixMilli()
+		honest.Lock = w.lock(t, recipe)
+		l.member.Heard(record.Part{Hold: &record.HoldPart{Attempt: honest, Holding: w.Holding(honest, 2)}})
+		w.until("the honest lock is held", func() bool {
+			w.nodes[0].mu.Lock()
+			defer w.nodes[0].mu.Unlock()
+			waiting := l.pool.Waiting()
+			return len(waiting) == 1 && len(waiting[0].Members) == 1
+		})
+	})
+}
