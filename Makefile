@@ -55,6 +55,8 @@ test: setup-test ## Test: format, vet, unit, fault and fuzz seeds, quick stories
 	@unformatted=$$(gofmt -l $$(go list -f '{{.Dir}}' ./...)); if [ -n "$$unformatted" ]; then echo "gofmt would change:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	go vet -tags slow ./e2e/...
+	@echo "compiling BuildKit for the tests that run it: some minutes the first time"
+	@CGO_ENABLED=0 go build -trimpath github.com/moby/buildkit/cmd/buildkitd github.com/moby/buildkit/cmd/buildctl
 	go test -race -timeout 20m $(PACKAGES)
 	go test -race -timeout 25m ./e2e
 
