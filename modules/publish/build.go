@@ -17,12 +17,17 @@ import (
 
 // build builds an attempt and keeps its outcome, durable before anyone hears
 // of it. A crash before that builds again.
-func (m *Member) build(ctx context.Context, a *ledger.Attempt) error {
+func (m *Member) build(ctx context.Context, a *ledger.Attempt) (err error) {
 	log, closeLog, err := m.openLog(a.ID.String())
 	if err != nil {
 		return err
 	}
 	defer closeLog()
+	end, err := m.beginTry(a.ID)
+	if err != nil {
+		return err
+	}
+	defer func() { end(err) }()
 	note := Note{Kind: NoteBuilding, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number}
 	m.tell(note)
 	stop := m.repeat(ctx, note)

@@ -664,6 +664,7 @@ func (m *Member) driveAttempt(ctx context.Context, running *sync.WaitGroup, a *l
 		return
 	}
 	if a.Open(m.chain.Time()) {
+		m.recallTries(a)
 		m.start(ctx, running, buildKey(a.ID), classBuild, "", func(ctx context.Context) error { return m.build(ctx, a) })
 	}
 }

@@ -595,3 +595,63 @@ func TestManyLocks(t *testing.T) {
 		})
 	})
 }
+
+// TestTriesOutliveTheNode: what failed for good is not built again by the next run,
+// and a build that takes the node down with it rests some time too.
+func TestTriesOutliveTheNode(t *testing.T) {
+	recipe := chaintest.Recipe(pkg, "hello")
+	for name, row := range map[string]struct {
+		build func(w *world) func(int) (string, error)
+		most  int
+	}{
+		"it fails": {func(*world) func(int) (string, error) {
+			return func(int) (string, error) { return "", fmt.Errorf("make: %w", build.ErrFailed) }
+		}, 2},
+		"it kills the node": {func(w *world) func(int) (string, error) {
+			return func(int) (string, error) {
+				w.nodes[0].alive().kill()
+				<-w.done
+				return "", errDead
+			}
+		}, 6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run(t, 3, func(t *testing.T, w *world) {
+				w.everybodyHas(recipe)
+				w.AppendBlock(t, w.c, w.ProposeAt(t, w.c, time.Now(), chaintest.One(w.Endorse(w.c, recipe.Change()))))
+				a := w.Attempt(w.c, recipe.Hash(), 1)
+				a.Deadline = time.Now().Add(20 * time.Hour).UnixMilli()
+				a.Lock = w.lock(t, recipe)
+				w.AppendBlock(t, w.c, w.ProposeAt(t, w.c, time.Now(), chaintest.One(w.Hold(a, 0, 1))))
+				node := w.nodes[0]
+				node.build = row.build(w)
+				for range 10 {
+					l := node.start(0, false)
+					time.Sleep(30 * time.Minute)
+					if node.alive() != nil {
+						l.kill()
+					}
+				}
+				if n := node.built(); n != row.most {
+					t.Errorf("built %d times, want %d", n, row.most)
+				}
+			})
+		})
+	}
+}
+
+func (n *node) built() int {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.builds
+}
+
+// kill ends a run between two calls of its ports.
+func (l *life) kill() {
+	l.node.mu.Lock()
+	if l.node.life == l {
+		l.node.life = nil
+	}
+	l.node.mu.Unlock()
+	l.cancel()
+}
