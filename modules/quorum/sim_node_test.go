@@ -283,7 +283,7 @@ func (n *simNode) works(attempt record.Hash) bool {
 
 // snapshot is, now and then, a new copy of the machine.
 func (n *simNode) snapshot() simSnapshot {
-	if n.old.votes != nil && n.w.rng.IntN(3) > 0 {
+	if n.old.votes != nil && n.w.rng.IntN(3) > 0 && !n.w.cfg.Snaps {
 		return n.old
 	}
 	s := simSnapshot{simDisk: n.disk.clone()}
@@ -299,7 +299,7 @@ func (n *simNode) tick(life int) {
 		if n.life != life || !n.up {
 			return
 		}
-		if n.w.rng.IntN(8) == 0 {
+		if n.w.cfg.Snaps || n.w.rng.IntN(8) == 0 {
 			n.old = n.snapshot()
 		}
 		n.do(func() {
@@ -329,21 +329,25 @@ func (n *simNode) crash(why string) {
 	w.trace("%s crashes (%s)", n.name(), why)
 	w.report.Crashes++
 	n.halt()
-	if n.liar == "" && !w.good && n.old.votes != nil && w.spare() > 0 && !n.setBack && w.rng.IntN(4) == 0 {
+	if n.liar == "" && !w.good && n.old.votes != nil && w.spare() > 0 && !n.setBack && (w.cfg.Snaps || w.rng.IntN(4) == 0) {
 		n.setBack = true
 		w.report.SetBack++
 		w.trace("%s is set back", n.name())
 		kept := n.disk
 		n.disk = n.old.clone()
-		switch w.rng.IntN(4) {
-		case 0:
-			n.disk.chain = kept.chain
-		case 1, 2:
+		switch {
+		case w.cfg.Snaps || w.rng.IntN(2) == 0:
 			n.resumes = n.old.running
 			n.cuts++
+		case w.rng.IntN(2) == 0:
+			n.disk.chain = kept.chain
 		}
 	}
-	w.at(int64(1+w.rng.IntN(10_000)), func() {
+	away := int64(1 + w.rng.IntN(10_000))
+	if n.resumes != nil {
+		away = int64(1 + w.rng.IntN(300)) // nobody misses it
+	}
+	w.at(away, func() {
 		if !n.up && !n.gone {
 			w.trace("%s restarts", n.name())
 			n.boot()

@@ -30,7 +30,7 @@ func simNetwork(t testing.TB, n int, rule string) *chaintest.Network {
 // always fewer than could publish something false, and of those who lie in the
 // order fewer than could fork it.
 func simOf(n, seed int) simConfig {
-	cfg := simConfig{Seed: uint64(seed), N: n, Order: record.OrderMajority}
+	cfg := simConfig{Seed: uint64(seed), N: n, Order: record.OrderMajority, Snaps: seed%5 == 0}
 	if seed%2 == 0 {
 		cfg.Order = record.OrderTwoThirds
 	}

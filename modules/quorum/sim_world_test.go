@@ -35,6 +35,7 @@ type simConfig struct {
 	Order string
 	Liars []string      // kinds
 	Delay time.Duration // if not 0, every message's way, and there is no bad time
+	Snaps bool          // whoever crashes and can be spared goes on from a snapshot of seconds before, with its memory
 	Trace func(line string)
 }
 
