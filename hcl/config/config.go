@@ -62,6 +62,9 @@ type Config struct {
 
 	source  []byte
 	origins map[string]Range // of the values that stand in the file, by path
+	// secrets are the expressions of values that a credential is part of, by path:
+	// they are shown in place of the values.
+	secrets map[string]string
 }
 
 // Network is the network that the node belongs to.

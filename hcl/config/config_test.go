@@ -19,6 +19,12 @@ var update = flag.Bool("update", false, "write goldens and docs/configuration.md
 // TestWrong shows every kind of mistake to the reader: NAME.hcl beside what a
 // person is told about it, NAME.txt.
 func TestWrong(t *testing.T) {
+	t.Setenv("PYRSIA_TEST_WORD", "many")
+	credentials := t.TempDir()
+	t.Setenv("CREDENTIALS_DIRECTORY", credentials)
+	if err := os.WriteFile(filepath.Join(credentials, "wrong-url"), []byte("user:secret"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	files, err := filepath.Glob("testdata/wrong/*.hcl")
 	if err != nil || len(files) < 25 {
 		t.Fatalf("%d wrong files, %v", len(files), err)
@@ -118,7 +124,7 @@ func TestWholeFile(t *testing.T) {
 		Admin:        Admin{Socket: "/run/pyrsia/control.sock"},
 		Log:          Log{Level: "debug", Format: "json"},
 	}
-	config.source, config.origins = nil, nil
+	config.source, config.origins, config.secrets = nil, nil, nil
 	if !reflect.DeepEqual(*config, want) {
 		t.Errorf("got  %+v\nwant %+v", *config, want)
 	}
@@ -207,6 +213,7 @@ func TestEffective(t *testing.T) {
 		t.Fatalf("%v\n%s", diags, regroup(b.String()))
 	}
 	first.source, first.origins, second.source, second.origins = nil, nil, nil, nil
+	first.secrets, second.secrets = nil, nil
 	if !reflect.DeepEqual(first, second) {
 		t.Errorf("got  %+v\nwant %+v", second, first)
 	}
@@ -294,4 +301,46 @@ func FuzzParse(f *testing.F) {
 			config.Effective()
 		}
 	})
+}
+
+// TestFunctions: values from outside the file, alone, within a text and for settings
+// that are no texts. What a credential is part of is never shown.
+func TestFunctions(t *testing.T) {
+	folder := t.TempDir()
+	for name, text := range map[string]string{"genesis": "sha256:" + strings.Repeat("1", 64) + "\n\n", "mirror": "https://cache.example/token/"} {
+		if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Setenv("CREDENTIALS_DIRECTORY", folder)
+	t.Setenv("PYRSIA_TEST_FOLDER", folder)
+	t.Setenv("PYRSIA_TEST_PARALLEL", "3")
+	t.Setenv("PYRSIA_TEST_SHARE", "false")
+	source := `
+network { genesis = file("${env("PYRSIA_TEST_FOLDER")}/genesis") }
+mirror "maven" { upstream = "${credential("mirror")}maven" }
+build { parallel = env("PYRSIA_TEST_PARALLEL") }
+distribution { share = env("PYRSIA_TEST_SHARE") }
+storage { data = "/var/lib/${hostname()}" }
+`
+	c, diags := Parse([]byte(source), "pyrsia.hcl")
+	if c == nil {
+		t.Fatal(diags)
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Network.Genesis.String() != strings.Repeat("1", 64) || c.Mirrors[0].Upstream != "https://cache.example/token/maven" ||
+		c.Build.Parallel != 3 || c.Distribution.Share || c.Storage.Data != "/var/lib/"+host {
+		t.Errorf("%+v", c)
+	}
+	for _, v := range c.Effective() {
+		if strings.Contains(v.Value, "token") {
+			t.Errorf("%s shows a credential: %s", v.Path, v.Value)
+		}
+		if v.Path == "mirror.maven.upstream" && v.Value != `"${credential("mirror")}maven"` {
+			t.Errorf("%s is shown as %s", v.Path, v.Value)
+		}
+	}
 }

@@ -58,7 +58,7 @@ func plain(err error) error {
 func Parse(source []byte, name string) (*Config, Diagnostics) {
 	d := &decoder{
 		file: name, source: source,
-		config: &Config{File: name, source: source, origins: map[string]Range{}},
+		config: &Config{File: name, source: source, origins: map[string]Range{}, secrets: map[string]string{}},
 		blocks: map[string]Range{},
 	}
 	file, problems := hclsyntax.ParseConfig(source, name, hcl.InitialPos)
@@ -355,6 +355,9 @@ func (d *decoder) attribute(setting Setting, label string, a *hclsyntax.Attribut
 	if s.Config == d.config {
 		// Also a bad value was set: its default must not take part in checks.
 		d.config.origins[path] = d.at(a.Expr.Range())
+		if secret(a.Expr) {
+			d.config.secrets[path] = expression(d.source, a.Expr)
+		}
 	}
 	field := reflect.ValueOf(setting.at(s)).Elem()
 	if setting.kind.shape != isList {
@@ -404,16 +407,21 @@ func (d *decoder) value(path string, k kind, label string, e hclsyntax.Expressio
 		d.fail(path, at, "Quotes missing", fmt.Sprintf("%s is %s; %s without quotes is the name of something.", path, withArticle(k.name), word), write(word))
 		return nil, false
 	}
-	v, problems := e.Value(nil)
+	v, problems := e.Value(evaluation)
 	if problems.HasErrors() {
 		for _, p := range problems {
 			where := at
 			if p.Subject != nil {
 				where = d.at(*p.Subject)
 			}
-			d.fail(path, where, p.Summary, p.Detail, "write the value itself")
+			detail, fix := d.noValue(e, p)
+			d.fail(path, where, p.Summary, detail, fix)
 		}
 		return nil, false
+	}
+	if _, called := e.(*hclsyntax.FunctionCallExpr); called && k.shape != isString && v.IsWhollyKnown() && v.Type() == cty.String {
+		// Functions give texts; of the settings that are none the text is read.
+		return d.parse(path, k, label, v.AsString(), e)
 	}
 	if !v.IsWhollyKnown() {
 		// The parser gave up on this expression; its own error says why.
@@ -424,7 +432,54 @@ func (d *decoder) value(path string, k kind, label string, e hclsyntax.Expressio
 	if !ok {
 		return nil, false
 	}
+	return d.parse(path, k, label, text, e)
+}
+
+// noValue says why an expression has no value, and what to do about it.
+func (d *decoder) noValue(e hclsyntax.Expression, p *hcl.Diagnostic) (detail, fix string) {
+	const itself = "write the value itself"
+	call := p.Expression
+	if found, ok := call.(*hclsyntax.FunctionCallExpr); ok {
+		if i := slices.IndexFunc(functions, func(f Function) bool { return f.Name == found.Name }); i >= 0 {
+			if _, after, ok := strings.Cut(p.Detail, `" failed: `); ok {
+				return strings.ToUpper(after[:1]) + after[1:], "mend that, or " + itself
+			}
+			return p.Detail, "write it like " + functions[i].Example
+		}
+		all := make([]string, len(functions))
+		for i, f := range functions {
+			all[i] = f.Name
+		}
+		fix := didYouMean(found.Name, all)
+		if fix == "" {
+			fix = itself + "; the functions are " + strings.Join(all, ", ")
+		}
+		return fmt.Sprintf("There is no function %q.", found.Name), fix
+	}
+	return p.Detail, itself
+}
+
+// secret tells whether a credential is part of an expression.
+func secret(e hclsyntax.Expression) (found bool) {
+	hclsyntax.VisitAll(e, func(node hclsyntax.Node) hcl.Diagnostics { //nolint:errcheck // it gives none
+		call, ok := node.(*hclsyntax.FunctionCallExpr)
+		found = found || ok && call.Name == "credential"
+		return nil
+	})
+	return found
+}
+
+// parse reads the text of a value that an expression has.
+func (d *decoder) parse(path string, k kind, label, text string, e hclsyntax.Expression) (any, bool) {
+	at := d.at(e.Range())
+	if k.shape == isBool && text != "true" && text != "false" {
+		d.fail(path, at, "Bad value for "+path, fmt.Sprintf("%.60q is neither true nor false.", text), "")
+		return nil, false
+	}
 	parsed, err := k.parse(label, text)
+	if err != nil && secret(e) {
+		err = wrongf("", "What %s gives is not %s.", expression(d.source, e), withArticle(k.name))
+	}
 	if err == nil {
 		return parsed, true
 	}
@@ -553,7 +608,7 @@ func (s Setting) defaultValue(label string) reflect.Value {
 	if problems.HasErrors() {
 		panic(problems)
 	}
-	d := &decoder{file: "default of " + s.Path, source: []byte(s.Default), config: &Config{origins: map[string]Range{}}}
+	d := &decoder{file: "default of " + s.Path, source: []byte(s.Default), config: &Config{origins: map[string]Range{}, secrets: map[string]string{}}}
 	into := &scope{Config: d.config, peer: new(BuildPeer), mirror: &Mirror{Kind: label}}
 	d.attribute(s, label, &hclsyntax.Attribute{Name: s.Name(), Expr: expr}, into)
 	if d.diags.HasErrors() {
@@ -566,7 +621,7 @@ func (s Setting) defaultValue(label string) reflect.Value {
 // and also from a file that is not finished or not there: where the state is,
 // and where the control socket is. What cannot be read is the default.
 func Peek(path string) (data, socket string) {
-	d := &decoder{file: path, config: &Config{origins: map[string]Range{}}, blocks: map[string]Range{}}
+	d := &decoder{file: path, config: &Config{origins: map[string]Range{}, secrets: map[string]string{}}, blocks: map[string]Range{}}
 	if source, err := readFile(path, maxFile); err == nil {
 		d.source = source
 		file, _ := hclsyntax.ParseConfig(source, path, hcl.InitialPos)

@@ -21,6 +21,9 @@ func (c *Config) Effective() []Value {
 	for _, setting := range settings {
 		for _, s := range c.scopes(setting) {
 			v := Value{Path: setting.path(s.label), Value: setting.text(s.scope)}
+			if from, secret := c.secrets[v.Path]; secret {
+				v.Value = from
+			}
 			if r, set := c.origins[v.Path]; set {
 				v.Range = &r
 			}
@@ -83,6 +86,9 @@ func (s Setting) DefaultText() string {
 func Markdown() []byte {
 	var b bytes.Buffer
 	b.WriteString(introduction)
+	for _, f := range functions {
+		fmt.Fprintf(&b, "| `%s` | %s |\n", f.Example, cell(f.Doc))
+	}
 	b.WriteString("\n## At the top of the file\n\n")
 	writeSettings(&b, "")
 	for _, block := range blocks {
@@ -162,6 +168,12 @@ The column "reload" says what a changed setting means for a running node: *live*
 takes effect without interrupting anything, *restart* restarts the part of the
 node that has the setting, *role* starts or stops the build modules, *fixed* is
 refused while the node runs.
+
+A value may come from outside the file, alone or within a text
+(` + "`\"https://${env(\"CACHE\")}/\"`" + `). It is asked for whenever the file is read.
+
+| function | |
+|---|---|
 `
 
 const conclusion = `

@@ -1,0 +1,1 @@
+network { genesis = env("PYRSIA_NO_SUCH_VARIABLE") }

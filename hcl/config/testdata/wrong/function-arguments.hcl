@@ -1,0 +1,2 @@
+network { genesis = hostname("x") }
+build { parallel = env() }
