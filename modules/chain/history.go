@@ -312,7 +312,7 @@ func (c *Chain) CatchUp(ctx context.Context) error {
 // it changes in memory, and its leaves are all over the state.
 const (
 	maxCaughtUp = 64
-	maxLeaves   = 2048    // a block with more has a transaction of its own
+	maxLeaves   = 512     // a block with more has a transaction of its own
 	maxBytes    = 4 << 20 // of leaves, likewise; as much again is prepared meanwhile
 )
 

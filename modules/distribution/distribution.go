@@ -44,6 +44,7 @@ const (
 const (
 	RefusedForeign   = "foreign"   // its sender is no member
 	RefusedOversized = "oversized" // it is longer than any can be
+	RefusedMalformed = "malformed" // it says nothing
 )
 
 var (

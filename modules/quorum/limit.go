@@ -50,9 +50,10 @@ const (
 	costWrong   = 100.0 // oversized, unknown, malformed
 	costInvalid = 50.0  // a rule may change between two blocks, so that honest nodes differ for a moment
 	costForeign = 2.0   // a node that takes itself for a member tries again every other second
-	costMiB     = 5.0   // of what is untimely and had to be read: one that is ahead says it again each second
-	costOver    = 0.005 // a message over the rate is dropped unread, which costs next to nothing
-	costOverMiB = 2.0   // but it was received
+	costMiB     = 5.0   // of what was read in vain: one that is ahead says it again each second
+	costHolding = 2.0   // signed by keys that are not its sender's here: new ones, or none
+	costOver    = 0.02  // a message over the rate is dropped unread, which costs little
+	costOverMiB = 5.0   // but it was received
 )
 
 // A node whose score passes the bound is shut out, each time for twice as long.
@@ -129,9 +130,9 @@ func (l *Limits) admit(from record.Identity, member bool, size int64) bool {
 // Refused counts a message that was refused and charges its sender for it.
 func (l *Limits) Refused(from record.Identity, why Refusal) { l.refused(from, why, cost(why)) }
 
-// untimely counts one of some bytes that came at a wrong time.
-func (l *Limits) untimely(from record.Identity, size int) {
-	l.refused(from, Untimely, costMiB*float64(size)/(1<<20))
+// vain counts a message of some bytes that was read and is not taken.
+func (l *Limits) vain(from record.Identity, why Refusal, size int) {
+	l.refused(from, why, costMiB*float64(size)/(1<<20))
 }
 
 func (l *Limits) refused(from record.Identity, why Refusal, points float64) {
@@ -262,7 +263,7 @@ func (l *loop) dropped(d order.Dropped) {
 		l.Limits.Refused(d.From, Invalid)
 		return
 	}
-	l.Limits.untimely(d.From, 0)
+	l.Limits.vain(d.From, Untimely, 0)
 }
 
 // judge counts a part that the pool did not take, and charges for it if it is the
@@ -275,11 +276,13 @@ func (l *loop) judge(from record.Identity, part record.Part, size int, refused e
 	relayed := part.Rotate != nil || part.Evidence != nil
 	switch {
 	case early:
-		l.Limits.untimely(from, 0) // its author signed it, and it may wait here
+		l.Limits.vain(from, Untimely, 0) // its author signed it, and it may wait here
+	case part.Hold != nil && author(part) == from:
+		l.Limits.refused(from, Untimely, costHolding)
 	case errors.Is(refused, record.ErrMalformed) && !l.outdated(part) && (relayed || author(part) == from):
 		l.Limits.Refused(from, Invalid)
 	default:
-		l.Limits.untimely(from, size)
+		l.Limits.vain(from, Untimely, size)
 	}
 }
 

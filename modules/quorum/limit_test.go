@@ -448,13 +448,13 @@ func TestLargeUntimelyParts(t *testing.T) {
 		var out outside
 		limits := NewLimits(everybody, out.shut)
 		for began := time.Now(); time.Since(began) < time.Minute; time.Sleep(time.Second / 8) {
-			limits.untimely("evil", 2<<20)
+			limits.vain("evil", Untimely, 2<<20)
 		}
 		if out.of("evil") == nil {
 			t.Error("not shut out")
 		}
 		for range 3600 {
-			limits.untimely("ahead", 2<<20)
+			limits.vain("ahead", Untimely, 2<<20)
 			time.Sleep(time.Second)
 		}
 		if out.of("ahead") != nil {

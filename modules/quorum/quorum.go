@@ -294,10 +294,10 @@ type loop struct {
 	events  []order.Event       // that the machine has yet to be given
 	asked   *order.RequestBlock // not answered yet
 	fatal   error
-	early   early                // that came before the block they build on
-	large   map[record.Hash]bool // large parts that the pool has, by their bytes
-	dirty   bool                 // the pool or the chain changed since the last look for work
-	pending bool                 // what the machine was told last
+	early   early                                    // that came before the block they build on
+	large   map[record.Identity]map[record.Hash]bool // large parts that were read, of each sender, by their bytes
+	dirty   bool                                     // the pool or the chain changed since the last look for work
+	pending bool                                     // what the machine was told last
 
 	fence   *fence.Fence
 	kept    bool // why the fence is shut stands in the vote file
@@ -317,7 +317,7 @@ type loop struct {
 func (s *Service) newLoop(ctx context.Context) *loop {
 	l := &loop{
 		Service: s, ctx: ctx, pool: attest.NewPool(s.chain), timers: make(chan order.Timeout, 64),
-		started: map[record.Identity]start{}, large: map[record.Hash]bool{}, now: time.Now,
+		started: map[record.Identity]start{}, large: map[record.Identity]map[record.Hash]bool{}, now: time.Now,
 	}
 	l.after = func(d time.Duration, t order.Timeout) {
 		time.AfterFunc(d, func() {
@@ -534,7 +534,7 @@ func (l *loop) receive(from record.Identity, message []byte) {
 		l.stale(from, decoded)
 		l.step(order.Receive{From: from, Message: decoded})
 	case kindPart:
-		repeated := l.repeated(message)
+		repeated := l.repeated(from, message)
 		if repeated.known {
 			l.Limits.Refused(from, Repeated)
 			return
@@ -553,10 +553,10 @@ func (l *loop) receive(from record.Identity, message []byte) {
 		case err != nil:
 			l.judge(from, part, len(message), err)
 		case !added:
-			l.Limits.Refused(from, Repeated)
+			l.Limits.vain(from, Repeated, len(message))
 		}
 		if err == nil {
-			l.remember(repeated)
+			l.remember(from, repeated)
 		}
 		l.Heard(part)
 	case kindNote:
@@ -609,7 +609,7 @@ func (l *loop) add(part record.Part) (added bool, err error) {
 
 const (
 	largePart = 8 << 10 // bytes from which on reading a part costs more than its digest
-	maxLarge  = 1024
+	maxLarge  = 256     // of one sender
 )
 
 // repeat is a large part's digest, and whether the pool has it in this height.
@@ -621,17 +621,20 @@ type repeat struct {
 // repeated finds a large part that came before. Parts are sent again until the
 // chain has them, and one with the list of a publication takes longer to read than
 // the others take to send it.
-func (l *loop) repeated(message []byte) (r repeat) {
+func (l *loop) repeated(from record.Identity, message []byte) (r repeat) {
 	if len(message) >= largePart {
 		r.digest = record.Digest(message)
-		r.known = l.large[r.digest]
+		r.known = l.large[from][r.digest]
 	}
 	return r
 }
 
-func (l *loop) remember(r repeat) {
-	if !r.digest.IsZero() && len(l.large) < maxLarge {
-		l.large[r.digest] = true
+func (l *loop) remember(from record.Identity, r repeat) {
+	if !r.digest.IsZero() && len(l.large[from]) < maxLarge {
+		if l.large[from] == nil {
+			l.large[from] = map[record.Hash]bool{}
+		}
+		l.large[from][r.digest] = true
 	}
 }
 

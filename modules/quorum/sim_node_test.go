@@ -68,6 +68,7 @@ type simNode struct {
 	held     map[record.Hash]record.Part
 	revealed map[record.Hash]int64 // attempt → when it was first
 	open     map[int]bool          // lines to others
+	told     map[int]simTold       // by others, of heights that were not here
 	wasOpen  bool
 	seen     int64    // height that was looked at
 	view     simView  // of the chain at a height
@@ -166,7 +167,7 @@ func (n *simNode) boot() {
 	n.revealed = map[record.Hash]int64{}
 	n.view = simView{}
 	n.wasOpen, n.queued, n.loop, n.seen = false, nil, nil, 0
-	n.open = map[int]bool{}
+	n.open, n.told = map[int]bool{}, map[int]simTold{}
 	for from := range n.w.cfg.N {
 		delete(n.w.delivered, [2]int{n.i, from})
 	}
@@ -455,8 +456,9 @@ func (n *simNode) receive(from record.Identity, message []byte) {
 			return
 		}
 		n.remember(from, message)
+		awaited := n.loop.fence.Awaits(from)
 		n.loop.receive(from, message)
-		n.heed(n.w.byID[from], message)
+		n.heed(n.w.byID[from], message, awaited)
 	})
 }
 
@@ -561,6 +563,7 @@ func (n *simNode) noticeFence() {
 		return
 	}
 	n.wasOpen = true
+	n.overtakes()
 	if n.unwarned {
 		return
 	}
@@ -568,6 +571,19 @@ func (n *simNode) noticeFence() {
 		w.trace("%s is blind", n.name())
 		n.blind = true
 		w.report.Blind++
+	}
+}
+
+// simTold is a height that a member who follows the rules told of, and when.
+type simTold struct{ height, at int64 }
+
+// overtakes fails if a member votes before it has the blocks that others, who are
+// there, told it of a moment ago.
+func (n *simNode) overtakes() {
+	for from, told := range n.told {
+		if told.height > n.chain.Height() && n.w.now < told.at+5000 && n.chain.Time() <= told.at {
+			n.w.fail("%s votes at height %d, and %s told of %d", n.name(), n.chain.Height()+1, n.w.nodes[from].name(), told.height)
+		}
 	}
 }
 
@@ -741,7 +757,7 @@ func (n *simNode) answers(to *simNode, message []byte) {
 
 // heed fails if somebody who knew better answered, and it did not shut the member
 // out.
-func (n *simNode) heed(from *simNode, message []byte) {
+func (n *simNode) heed(from *simNode, message []byte, awaited bool) {
 	if message[0] != kindHeld || n.liar != "" {
 		return
 	}
@@ -749,7 +765,14 @@ func (n *simNode) heed(from *simNode, message []byte) {
 	if err != nil || r.Nonce != n.loop.fence.Question().Nonce || n.loop.fence.Reason() != nil {
 		return
 	}
+	// Who heard the answer waits for the height that it told of.
+	if awaited && from.liar == "" && r.Height > n.chain.Height() {
+		n.told[from.i] = simTold{r.Height, n.w.now}
+	}
 	for slot, id := range n.w.warned[simAnswer{from.i, r.Nonce}] {
+		if !n.loop.voting && slot.height <= r.Height {
+			continue // it will not vote there, whatever an answer that was lost held
+		}
 		if n.lacks(slot, id) {
 			n.w.fail("%s forgot its %s of height %d, round %d; %s knew, and was asked, and it votes", n.name(), slot.step, slot.height, slot.round, from.name())
 		}

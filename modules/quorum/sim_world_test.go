@@ -91,12 +91,12 @@ type simWorld struct {
 
 	recipes   []*record.Recipe
 	goodLocks map[artifact.SHA256]bool
-	blocks    map[int64]record.Hash                    // by the first honest chain that had it
-	published map[record.Hash]record.Hash              // attempt → statement, on any honest chain
-	said      map[simSlot]record.BlockID               // of those who follow the rules
-	revealed  map[record.Hash]int64                    // attempt → when the last member revealed
-	reached   map[int64]int64                          // height → when the last member had it
-	replay    [][]byte                                 // what a liar has heard
+	blocks    map[int64]record.Hash       // by the first honest chain that had it
+	published map[record.Hash]record.Hash // attempt → statement, on any honest chain
+	said      map[simSlot]record.BlockID  // of those who follow the rules
+	revealed  map[record.Hash]int64       // attempt → when the last member revealed
+	reached   map[int64]int64             // height → when the last member had it
+	replay    [][]byte                    // what a liar has heard
 	decoded   map[*byte]simDecoded
 	delivered map[[2]int]map[simSlot]record.BlockID    // to, from → the order's messages taken in
 	warned    map[simAnswer]map[simSlot]record.BlockID // what an answer should have told
@@ -250,7 +250,7 @@ func (w *simWorld) disturb() {
 	for _, n := range w.nodes {
 		for _, other := range w.nodes {
 			// A line across a partition may hold, or break and come again.
-			if n != other && n.up && w.side[n.i] != w.side[other.i] && w.rng.IntN(3) == 0 {
+			if n != other && n.up && (w.side[n.i] != w.side[other.i] && w.rng.IntN(3) == 0 || w.rng.IntN(10) == 0) {
 				n.connect(other)
 			}
 		}

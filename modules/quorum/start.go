@@ -135,7 +135,7 @@ func (l *loop) recollect(from record.Identity, data []byte) {
 	}
 	if err := asks.Check(l.chain.Network().Genesis, node.VoteKey); err != nil {
 		// Of another network, or of keys that are not on the chain here yet.
-		l.Limits.untimely(from, 0)
+		l.Limits.vain(from, Untimely, 0)
 		l.Log.Debug("dropped a question", "from", from, "error", err)
 		return
 	}
@@ -175,7 +175,7 @@ func (l *loop) answered(from record.Identity, data []byte) {
 	if err != nil {
 		l.Limits.Refused(from, Malformed)
 	} else if r.Nonce != l.fence.Question().Nonce {
-		l.Limits.Refused(from, Stale)
+		l.Limits.vain(from, Stale, len(data))
 	} else if err = l.fence.Answer(from, r, l.now().UnixMilli()); errors.Is(err, record.ErrMalformed) {
 		l.Limits.Refused(from, Invalid)
 	}
@@ -313,15 +313,18 @@ func (l *loop) relay(part record.Part) {
 	l.broadcast(kindPart, data)
 }
 
-// accuse puts two messages that contradict each other before the others.
+// accuse puts two messages that contradict each other before the others. Of one
+// offender so many are enough; and whoever passed them on, it alone had to know.
 func (l *loop) accuse(e order.Evidence) {
 	leaf, err := record.NewEvidence(e.First, e.Second)
 	if err != nil {
 		l.Log.Error("cannot make evidence of two messages", "error", err)
 		return
 	}
+	l.Limits.Refused(e.Offender(), Invalid)
+	if added, _ := l.add(record.Part{Evidence: leaf}); !added {
+		return
+	}
 	l.Log.Error("a member contradicted itself: two signed messages in one slot", "evidence", string(record.MustMarshal(leaf)))
-	part := record.Part{Evidence: leaf}
-	l.add(part)
-	l.relay(part)
+	l.relay(record.Part{Evidence: leaf})
 }

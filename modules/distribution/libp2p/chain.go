@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 
@@ -26,6 +27,10 @@ const (
 	maxFollowers      = 256
 	eachFollower      = 4
 	reservedFollowers = 64
+
+	// maxAlive is how many keep-alives in a row a follower reads: they come every
+	// few seconds, and nobody follows for days without a block.
+	maxAlive = 100_000
 
 	// slowFollower is how long a follower may take for one block.
 	slowFollower = 20 * time.Second
@@ -59,6 +64,7 @@ func (h *Host) Follow(ctx context.Context, from record.Identity, height int64, r
 		return followed(ctx, from, err)
 	}
 	reader := bufio.NewReaderSize(s, 64<<10)
+	alive := 0 // keep-alives since the last block
 	for {
 		_ = s.SetReadDeadline(time.Now().Add(h.timing.patience()))
 		n, err := readLength(reader, distribution.MaxMessage)
@@ -66,8 +72,12 @@ func (h *Host) Follow(ctx context.Context, from record.Identity, height int64, r
 			return followed(ctx, from, err)
 		}
 		if n == 0 {
+			if alive++; alive > maxAlive {
+				return followed(ctx, from, errors.New("it says nothing, again and again"))
+			}
 			continue
 		}
+		alive = 0
 		_ = s.SetReadDeadline(time.Now().Add(slowFollower))
 		block, err := readBody(reader, n)
 		if err != nil {

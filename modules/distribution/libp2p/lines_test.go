@@ -387,3 +387,24 @@ func TestConfigIsChecked(t *testing.T) {
 		}
 	}
 }
+
+// TestEmptyFramesEndTheLine: an empty frame opens a line, and any later one is wrong.
+func TestEmptyFramesEndTheLine(t *testing.T) {
+	var in inbox
+	var told refusals
+	a := start(t, 1, emptyStore(), func(c *Config) { in.member(idOf(t, 2))(c); c.Refused = told.refused })
+	b := start(t, 2, emptyStore(), nil, a)
+	s, ok := greeted(t, b, a)
+	if !ok {
+		t.Fatal("not greeted")
+	}
+	for _, frame := range [][]byte{nil, []byte("hello"), nil} {
+		if err := writeFrame(s, frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	storetest.Await(t, func() bool { return told.of(b.Identity(), distribution.RefusedMalformed) == 1 })
+	if err := b.Send(t.Context(), a.Identity(), nil); err == nil {
+		t.Error("an empty message is sent")
+	}
+}

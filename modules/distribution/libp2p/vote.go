@@ -14,7 +14,7 @@ import (
 )
 
 // /pyrsia/vote/1: a stream in one direction, one frame per message, of at most
-// 5 MiB, from member to member; empty frames say nothing. The receiver greets
+// 5 MiB, from member to member; an empty frame may open it and nothing else. The receiver greets
 // with one empty frame, which says that it takes messages. A message may be lost with the stream that it
 // is on, and arrives at most once and in order otherwise: what must arrive is
 // sent again by its sender when OnConnect says that a line is new.
@@ -34,8 +34,8 @@ const (
 // or more than distribution.MaxMessage bytes; that a message arrives is never
 // promised. payload must not change afterwards.
 func (h *Host) Send(ctx context.Context, to record.Identity, payload []byte) error {
-	if len(payload) > distribution.MaxMessage {
-		return fmt.Errorf("message of %d bytes: at most %d", len(payload), distribution.MaxMessage)
+	if len(payload) == 0 || len(payload) > distribution.MaxMessage {
+		return fmt.Errorf("message of %d bytes: from 1 to %d", len(payload), distribution.MaxMessage)
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -295,12 +295,18 @@ func (r *run) serveVote(s network.Stream) {
 	if err := writeFrame(s); err != nil {
 		return
 	}
-	for {
+	for first := true; ; first = false {
 		payload, err := readFrame(s, distribution.MaxMessage)
 		if errors.Is(err, errMalformed) {
 			r.h.config.Refused(from, distribution.RefusedOversized)
 		}
 		if err != nil || !r.admits(from) {
+			return
+		}
+		if len(payload) == 0 && !first {
+			// Only the stream's opening says nothing: a flood of them costs more to
+			// read than to send.
+			r.h.config.Refused(from, distribution.RefusedMalformed)
 			return
 		}
 		if len(payload) > 0 {

@@ -91,7 +91,14 @@ type Fence struct {
 type told struct {
 	height int64
 	at     int64 // milliseconds since 1970
+	later  int   // how often it said so again before its height was there
 }
+
+// maxLater is how often a member may say a height that is not there yet anew, each
+// time for Skew. With no bound liars that break their lines would keep a member that
+// starts from voting for ever; with none at all a member that waits for a witness
+// would forget what it waits for when that one's line breaks.
+const maxLater = 3
 
 // Skew is how far the header times of a chain may be ahead of one's clock, and one's
 // clock behind the others', in milliseconds: twice what members let pass.
@@ -139,7 +146,6 @@ func (f *Fence) Tick() (ask []record.Identity) {
 // breaks its lines on purpose does not shut it while others stand by theirs.
 func (f *Fence) Renew(member record.Identity) {
 	delete(f.answered, member)
-	delete(f.told, member)
 	if _, answers := f.others(); answers < f.set.Quorum()-1 {
 		f.open, f.ticks, f.still = false, 0, 0
 	}
@@ -240,8 +246,23 @@ func (f *Fence) Answer(from record.Identity, r record.Recollection, now int64) e
 		}
 	}
 	f.answered[from] = true
-	f.told[from] = told{r.Height, now}
+	f.tell(from, r.Height, now)
 	return nil
+}
+
+// tell notes a height. One that is not there yet is waited for on, whatever the member
+// says later.
+func (f *Fence) tell(from record.Identity, height, now int64) {
+	next, before := told{height: height, at: now}, f.told[from]
+	if before.height > f.cfg.Closed() {
+		next = told{height: max(before.height, height), at: now, later: before.later + 1}
+	}
+	if next.later > maxLater {
+		next.at = before.at
+	} else {
+		f.still = 0 // the chain gets its time to come up from now on
+	}
+	f.told[from] = next
 }
 
 func (f *Fence) signed(message []byte, signature record.Signature) bool {

@@ -142,6 +142,19 @@ type Certified struct {
 // (record.CheckEquivocation).
 type Evidence struct{ First, Second record.Message }
 
+// Offender is whose key signed both.
+func (e Evidence) Offender() record.Identity {
+	switch m := e.Second.(type) {
+	case *record.Vote:
+		return m.Voter
+	case *record.Cosign:
+		return m.Vote.Voter
+	case *record.Proposal:
+		return m.Proposer
+	}
+	return ""
+}
+
 // Conflict reports that this member saw one block decided and another one
 // certified at the same height: at least 2Q-N members lied. Both are proofs.
 type Conflict struct {

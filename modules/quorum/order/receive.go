@@ -138,7 +138,10 @@ func (m *Machine) takeProposal(from record.Identity, p *record.Proposal) error {
 	if err := m.know(p.ID, p.Block); err != nil {
 		return err
 	}
-	m.at(p.Round).proposal = p
+	// Of a block that is known the bytes are not looked at: those that are known go on.
+	kept := *p
+	kept.Block = m.blocks[p.ID].block
+	m.at(p.Round).proposal = &kept
 	if p.ValidRound >= 0 {
 		m.confront(p.Proof())
 	}
