@@ -52,8 +52,8 @@ const (
 	costForeign = 2.0   // a node that takes itself for a member tries again every other second
 	costMiB     = 5.0   // of what was read in vain: one that is ahead says it again each second
 	costHolding = 2.0   // signed by keys that are not its sender's here: new ones, or none
-	costOver    = 0.02  // a message over the rate is dropped unread, which costs little
-	costOverMiB = 5.0   // but it was received
+	costOver    = 0.005 // a message over the rate is dropped unread, which costs next to nothing
+	costOverMiB = 2.0   // but it was received
 )
 
 // A node whose score passes the bound is shut out, each time for twice as long.

@@ -486,6 +486,12 @@ func (n *limited) start(m *member) {
 			n.t.Errorf("member %s: %v", m.id, err)
 		}
 	})
+	// Who was a moment late for a block takes it from the others' chains.
+	for _, other := range n.members {
+		if other != m {
+			m.stopped.Go(func() { n.follow(ctx, m, other) })
+		}
+	}
 }
 
 // Two halves that could not agree on anything for many rounds meet again: each

@@ -3,6 +3,7 @@ package quorum
 import (
 	"context"
 	"crypto/ed25519"
+	"fmt"
 	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
@@ -207,6 +208,9 @@ func (n *network) waitRecipe(m *member, name string) {
 	defer cancel()
 	for height := m.chain.Height(); !n.hasRecipe(m, name); height++ {
 		if err := m.chain.Wait(ctx, height+1); err != nil {
+			for _, other := range n.members {
+				n.t.Logf("%s: height %d, %+v", other.id.Short(), other.chain.Height(), other.service.where())
+			}
 			n.t.Fatalf("member %s at height %d does not have the recipe %s", m.id.Short(), m.chain.Height(), name)
 		}
 	}
@@ -301,5 +305,20 @@ func waitFor(t *testing.T, condition func() bool) {
 			t.Fatal("the condition did not come true")
 		case <-tick.C:
 		}
+	}
+}
+
+// where is what a service says of itself, if it answers.
+func (s *Service) where() string {
+	answer := make(chan string, 1)
+	s.post(func(l *loop) {
+		answers, need := l.fence.Answered()
+		answer <- fmt.Sprintf("%+v, %+v, %d of %d answers, behind %v", s.Standing(), l.machine.Status(), answers, need, l.fence.Behind())
+	})
+	select {
+	case text := <-answer:
+		return text
+	case <-time.After(time.Second):
+		return "it does not answer"
 	}
 }
