@@ -494,6 +494,17 @@ func failRequest(t *testing.T, kind durabletest.Kind, after int) (failed bool) {
 
 // TestHeardRefuses: what a liar says that it holds is bounded, and what nobody
 // signed is not heard.
+// untilHeld waits for node 0's holding of the only attempt that waits.
+func (w *world) untilHeld(l *life) {
+	w.t.Helper()
+	w.until("the lock is held", func() bool {
+		w.nodes[0].mu.Lock()
+		defer w.nodes[0].mu.Unlock()
+		waiting := l.pool.Waiting()
+		return len(waiting) == 1 && len(waiting[0].Members) == 1
+	})
+}
+
 func TestHeardRefuses(t *testing.T) {
 	recipe := chaintest.Recipe(pkg, "hello")
 	run(t, 3, func(t *testing.T, w *world) {
@@ -520,12 +531,7 @@ func TestHeardRefuses(t *testing.T) {
 		honest.Deadline++
 		honest.Lock = w.lock(t, recipe)
 		l.member.Heard(record.Part{Hold: &record.HoldPart{Attempt: honest, Holding: w.Holding(honest, 2)}})
-		w.until("the honest lock is held", func() bool {
-			w.nodes[0].mu.Lock()
-			defer w.nodes[0].mu.Unlock()
-			waiting := l.pool.Waiting()
-			return len(waiting) == 1 && len(waiting[0].Members) == 1
-		})
+		w.untilHeld(l)
 	})
 }
 
@@ -587,12 +593,7 @@ func TestManyLocks(t *testing.T) {
 		honest.Deadline = time.Now().Add(time.Hour).UnixMilli()
 		honest.Lock = w.lock(t, recipe)
 		l.member.Heard(record.Part{Hold: &record.HoldPart{Attempt: honest, Holding: w.Holding(honest, 2)}})
-		w.until("the honest lock is held", func() bool {
-			w.nodes[0].mu.Lock()
-			defer w.nodes[0].mu.Unlock()
-			waiting := l.pool.Waiting()
-			return len(waiting) == 1 && len(waiting[0].Members) == 1
-		})
+		w.untilHeld(l)
 	})
 }
 
