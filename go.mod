@@ -36,6 +36,8 @@ require (
 	lukechampine.com/blake3 v1.4.1
 )
 
+require github.com/google/go-cmp v0.7.0 // indirect
+
 require (
 	cyphar.com/go-pathrs v0.2.5 // indirect
 	filippo.io/bigmod v0.1.1-0.20260103110540-f8a47775ebe5 // indirect

@@ -251,7 +251,7 @@ func regroup(source string) string {
 func TestLoad(t *testing.T) {
 	folder := t.TempDir()
 	huge := filepath.Join(folder, "huge.hcl")
-	if err := os.WriteFile(huge, make([]byte, maxFile+1), 0o600); err != nil {
+	if err := os.WriteFile(huge, make([]byte, MaxFile+1), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for file, want := range map[string]string{
@@ -297,8 +297,25 @@ func FuzzParse(f *testing.F) {
 		if err := diags.Write(new(bytes.Buffer), true); err != nil {
 			t.Fatal(err)
 		}
-		if config != nil {
-			config.Effective()
+		formatted, problems := Format(source, "f")
+		if problems != nil {
+			return
+		}
+		if again, _ := Format(formatted, "f"); !bytes.Equal(again, formatted) {
+			t.Fatalf("the layout of the layout is another one: %q", again)
+		}
+		laid, _ := Parse(formatted, "f")
+		if (laid == nil) != (config == nil) {
+			t.Fatal("with another layout it is another configuration")
+		}
+		if config == nil {
+			return
+		}
+		before, after := config.Effective(), laid.Effective()
+		for i := range before {
+			if before[i].Value != after[i].Value {
+				t.Fatalf("%s: %s, and laid out %s", before[i].Path, before[i].Value, after[i].Value)
+			}
 		}
 	})
 }

@@ -15,13 +15,16 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// maxFile bounds pyrsia.hcl in bytes.
-const maxFile = 1 << 20
+// MaxFile bounds pyrsia.hcl in bytes.
+const MaxFile = 1 << 20
+
+// ReadFile reads a configuration's source; its error leaves out the path.
+func ReadFile(path string) ([]byte, error) { return readFile(path, MaxFile) }
 
 // Load reads and checks the file. The Config is nil exactly if one of the
 // diagnostics is an error.
 func Load(path string) (*Config, Diagnostics) {
-	source, err := readFile(path, maxFile)
+	source, err := readFile(path, MaxFile)
 	if err != nil {
 		d := Diagnostic{Severity: Error, Summary: "Cannot read the configuration", Range: Range{File: path},
 			Detail: fmt.Sprintf("Cannot read the configuration: %s.", err),
@@ -622,7 +625,7 @@ func (s Setting) defaultValue(label string) reflect.Value {
 // and where the control socket is. What cannot be read is the default.
 func Peek(path string) (data, socket string) {
 	d := &decoder{file: path, config: &Config{origins: map[string]Range{}, secrets: map[string]string{}}, blocks: map[string]Range{}}
-	if source, err := readFile(path, maxFile); err == nil {
+	if source, err := readFile(path, MaxFile); err == nil {
 		d.source = source
 		file, _ := hclsyntax.ParseConfig(source, path, hcl.InitialPos)
 		if body, ok := file.Body.(*hclsyntax.Body); ok && body != nil {

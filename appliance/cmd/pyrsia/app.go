@@ -43,8 +43,19 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 		err = errors.New("interrupted")
 	}
 	fmt.Fprintf(errOut, "%s %s\n", a.style(errOut).red("pyrsia:"), sentence(remedied(err)))
+	if c, ok := errors.AsType[coded](err); ok {
+		return c.code
+	}
 	return 1
 }
+
+// coded is an error with an exit code of its own.
+type coded struct {
+	code int
+	error
+}
+
+func (c coded) Unwrap() error { return c.error }
 
 // remedied says what to do about what any verb can meet. Nothing is half-done
 // then: what is kept is replaced as a whole or not at all.

@@ -13,8 +13,8 @@ import (
 )
 
 func configCommand(a *app) *cobra.Command {
-	return group("config", "Check and show the configuration", "  pyrsia config check\n  pyrsia config show",
-		configCheckCommand(a), configShowCommand(a), configSchemaCommand(a))
+	return group("config", "Check, show and lay out the configuration", "  pyrsia config check\n  pyrsia config show",
+		configCheckCommand(a), configShowCommand(a), configFmtCommand(a), configSchemaCommand(a))
 }
 
 func configCheckCommand(a *app) *cobra.Command {
