@@ -20,17 +20,35 @@ const (
 	// goes on: the member asks the others anew before it votes.
 	clockJump = 5 * time.Second
 
-	// startPause is how often a member is answered at the most, whatever it asks:
-	// an answer is many times as long as its question, and a new start costs a
-	// write to the disk. Who asks too soon asks again with its next tick.
+	// startPause is how often a member is answered, whatever it asks, and startBurst
+	// how often at once: an answer is many times as long as its question, and a new
+	// start costs a write to the disk; but lines may break and come again within a
+	// moment. Who asks too soon asks again with its next tick.
 	startPause = time.Second
+	startBurst = 3
 )
 
 // start is what was last heard of another member's starts.
 type start struct {
-	heard time.Time
-	key   record.PublicKey
-	kept  record.Incarnation // of the key, as it stands in the vote file
+	heard  time.Time
+	credit time.Duration // of answers: one costs startPause
+	key    record.PublicKey
+	kept   record.Incarnation // of the key, as it stands in the vote file
+	nonce  record.Hash        // of the last question that was answered
+}
+
+// mayAsk takes the credit for an answer, if there is enough.
+func (s *start) mayAsk(now time.Time) bool {
+	if s.heard.IsZero() {
+		s.credit = startBurst * startPause
+	} else {
+		s.credit = min(startBurst*startPause, s.credit+min(startBurst*startPause, now.Sub(s.heard).Abs()))
+	}
+	if s.heard = now; s.credit < startPause {
+		return false
+	}
+	s.credit -= startPause
+	return true
 }
 
 // ask begins a start: a new incarnation, durable before anybody hears of it.
@@ -109,6 +127,10 @@ func (l *loop) opened(member record.Identity) {
 	l.transport.Discard(member)
 	l.fence.Renew(member)
 	l.question(member)
+	// What it asked may have been answered over the line before.
+	if asked := l.started[member]; asked.key != (record.PublicKey{}) {
+		l.answer(member, asked.kept, asked.nonce)
+	}
 	l.reconsider()
 }
 
@@ -118,13 +140,13 @@ func (l *loop) recollect(from record.Identity, data []byte) {
 	if err != nil {
 		l.Limits.Refused(from, Malformed)
 	}
-	last, known := l.started[from]
-	if known && l.now().Sub(last.heard).Abs() < startPause {
+	last := l.started[from]
+	may := last.mayAsk(l.now())
+	l.started[from] = last
+	if !may {
 		l.Limits.Refused(from, Repeated)
 		return // it asks again
 	}
-	last.heard = l.now()
-	l.started[from] = last
 	node, member := l.chain.Set().Node(from)
 	if err != nil || !member {
 		return
@@ -145,15 +167,21 @@ func (l *loop) recollect(from record.Identity, data []byte) {
 			l.fatal = fmt.Errorf("write the vote file: %w", err)
 			return
 		}
-		l.started[from] = start{heard: last.heard, key: node.VoteKey, kept: kept}
 	}
-	answer := record.Recollection{Height: l.chain.Height(), Incarnation: kept, Nonce: asks.Nonce, Commits: l.commitsOf(from)}
-	recalled, proposals := l.machine.Recall(from)
+	last.key, last.kept, last.nonce = node.VoteKey, kept, asks.Nonce
+	l.started[from] = last
+	l.answer(from, kept, asks.Nonce)
+}
+
+// answer tells a member that asked with a nonce what is recollected of it.
+func (l *loop) answer(to record.Identity, kept record.Incarnation, nonce record.Hash) {
+	answer := record.Recollection{Height: l.chain.Height(), Incarnation: kept, Nonce: nonce, Commits: l.commitsOf(to)}
+	recalled, proposals := l.machine.Recall(to)
 	// The newest count most; a member that needed more rounds than these has been
 	// heard by others too.
 	answer.Votes = recalled[max(0, len(recalled)-record.MaxRecalledVotes):]
 	answer.Proposals = proposals[max(0, len(proposals)-record.MaxRecalledProposals):]
-	l.transport.Send(from, append([]byte{kindHeld}, record.MustMarshal(answer)...))
+	l.transport.Send(to, append([]byte{kindHeld}, record.MustMarshal(answer)...))
 }
 
 // commitsOf are a member's commits for attempts that are not over, and for those that

@@ -211,44 +211,57 @@ func TestProposerIsPassedOver(t *testing.T) {
 		{"a killed one", true, syscall.SIGKILL, 2 * time.Second},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			genesis, err := genesisOf(1, 2, 9)
-			if err != nil {
-				t.Fatal(err)
-			}
-			process, addresses := spawn(t, errand{Key: 9, Genesis: genesis, Folder: t.TempDir()})
-			peers := map[record.Identity][]string{idOf(t, 9): addresses}
-			var voters []*voter
-			for key := range byte(2) {
-				v, err := newVoter(key+1, genesis, t.TempDir(), peers, c.presence)
-				if err != nil {
-					t.Fatal(err)
+			// A machine with other work may be late once; one that never asks is late
+			// each time.
+			for try := 1; !isPassedOver(t, c.presence, c.end, c.most); try++ {
+				if try == 5 {
+					t.Fatal("too long, each time")
 				}
-				t.Cleanup(v.close)
-				peers[v.id()] = v.host.Addresses()
-				voters = append(voters, v)
-			}
-			gone := idOf(t, 9)
-			for _, v := range voters {
-				storetest.Await(t, func() bool { return v.sees(gone).Presence == Alive })
-			}
-			number, usual := 0, []time.Duration{}
-			next := func() time.Duration {
-				number++
-				return publish(t, voters, fmt.Sprint("recipe", number))
-			}
-			turn := func() bool { return voters[0].chain.Set().Proposer(voters[0].chain.Height()+1, 0) == gone }
-			for next(); !turn(); {
-				usual = append(usual, next())
-			}
-			if err := process.Signal(c.end); err != nil {
-				t.Fatal(err)
-			}
-			took := next()
-			usual = append(usual, next())
-			t.Logf("a block took %v when it was its turn, %v otherwise", took.Round(time.Millisecond), usual)
-			if took > c.most {
-				t.Error("too long")
 			}
 		})
 	}
+}
+
+// isPassedOver tells whether a proposer that is gone costs no more than some time.
+func isPassedOver(t *testing.T, presence bool, end syscall.Signal, most time.Duration) bool {
+	passed := false
+	t.Run("try", func(t *testing.T) {
+		genesis, err := genesisOf(1, 2, 9)
+		if err != nil {
+			t.Fatal(err)
+		}
+		process, addresses := spawn(t, errand{Key: 9, Genesis: genesis, Folder: t.TempDir()})
+		peers := map[record.Identity][]string{idOf(t, 9): addresses}
+		var voters []*voter
+		for key := range byte(2) {
+			v, err := newVoter(key+1, genesis, t.TempDir(), peers, presence)
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(v.close)
+			peers[v.id()] = v.host.Addresses()
+			voters = append(voters, v)
+		}
+		gone := idOf(t, 9)
+		for _, v := range voters {
+			storetest.Await(t, func() bool { return v.sees(gone).Presence == Alive })
+		}
+		number, usual := 0, []time.Duration{}
+		next := func() time.Duration {
+			number++
+			return publish(t, voters, fmt.Sprint("recipe", number))
+		}
+		turn := func() bool { return voters[0].chain.Set().Proposer(voters[0].chain.Height()+1, 0) == gone }
+		for next(); !turn(); {
+			usual = append(usual, next())
+		}
+		if err := process.Signal(end); err != nil {
+			t.Fatal(err)
+		}
+		took := next()
+		usual = append(usual, next())
+		t.Logf("a block took %v when it was its turn, %v otherwise", took.Round(time.Millisecond), usual)
+		passed = took <= most
+	})
+	return passed || t.Failed()
 }
