@@ -33,6 +33,8 @@ func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		// One sweeper for all traffic counters of the process, for ever.
 		goleak.IgnoreAnyFunction("github.com/libp2p/go-flow-metrics.(*sweeper).run"),
+		// Shutdown does not wait for the end of a probe, which comes by itself.
+		goleak.IgnoreAnyFunction("github.com/hashicorp/memberlist.(*Memberlist).probeNode"),
 	)
 }
 
