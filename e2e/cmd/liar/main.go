@@ -82,7 +82,7 @@ func options(c *config.Config) (options []node.Option, err error) {
 			return nil, err
 		}
 		options = append(options, node.WithTransport(func(t quorum.Transport) quorum.Transport {
-			return liar.Equivocator{Transport: t, Self: keys.Identity(), Vote: keys.Signers().Vote, Genesis: record.Digest(genesis)}
+			return &liar.Equivocator{Transport: t, Self: keys.Identity(), Vote: keys.Signers().Vote, Genesis: record.Digest(genesis)}
 		}))
 	}
 	number := os.Getenv("PYRSIA_LIE")
