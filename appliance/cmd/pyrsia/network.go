@@ -59,7 +59,7 @@ the log need more liars, and lets fewer members be down.`,
 				return err
 			}
 			if len(records) < 3 && !small {
-				return fmt.Errorf("%d nodes are too few: with less than 3 a majority is everybody; give --node at least 3 times, or --allow-small to try things out", len(records))
+				return fmt.Errorf("%s given, too few: with less than 3 a majority is everybody; give --node at least 3 times, or --allow-small to try things out", plural(len(records), "node"))
 			}
 			return a.found(args[0], records, order, output)
 		},
