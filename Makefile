@@ -34,7 +34,7 @@ setup-build setup-test setup-demo:
 	@e2e/setup.sh $(@:setup-%=%)
 
 build: setup-build ## Build pyrsia, buildkitd and buildctl into bin/
-	@echo "building $(BIN)/pyrsia ($(VERSION)), $(BIN)/buildkitd and $(BIN)/buildctl"
+	@echo "building $(BIN)/pyrsia ($(VERSION)), $(BIN)/buildkitd and $(BIN)/buildctl: some minutes the first time"
 	@mkdir -p $(BIN)
 	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.buildVersion=$(VERSION)' -o $(BIN)/pyrsia ./appliance/cmd/pyrsia
 	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(BIN)/ github.com/moby/buildkit/cmd/buildkitd github.com/moby/buildkit/cmd/buildctl

@@ -165,7 +165,7 @@ func (d *demo) connected(ctx context.Context, n *cluster.Node) error {
 			}
 		}
 		if missing != "" {
-			d.out.progress(n.Name + " is not connected to" + missing)
+			d.out.progress("waiting for " + n.Name + " to connect to" + missing)
 			return false, nil
 		}
 		d.out.say("%-5s  %-7s  %s  %s", n.Name, status.Role, status.Identity, strings.Join(status.Registry, " "))
