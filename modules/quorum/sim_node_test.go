@@ -758,15 +758,15 @@ func (n *simNode) answers(to *simNode, message []byte) {
 // heed fails if somebody who knew better answered, and it did not shut the member
 // out.
 func (n *simNode) heed(from *simNode, message []byte, awaited bool) {
-	if message[0] != kindHeld || n.liar != "" {
-		return
+	if message[0] != kindHeld || n.liar != "" || !awaited {
+		return // what comes before this member's own new line is not looked at, and is said again over it
 	}
 	r, err := record.DecodeRecollection(message[1:])
 	if err != nil || r.Nonce != n.loop.fence.Question().Nonce || n.loop.fence.Reason() != nil {
 		return
 	}
 	// Who heard the answer waits for the height that it told of.
-	if awaited && from.liar == "" && r.Height > n.chain.Height() {
+	if from.liar == "" && r.Height > n.chain.Height() {
 		n.told[from.i] = simTold{r.Height, n.w.now}
 	}
 	for slot, id := range n.w.warned[simAnswer{from.i, r.Nonce}] {
