@@ -391,11 +391,12 @@ func (w *simWorld) send(from, to int, message []byte) {
 			times = 2
 		}
 	}
-	sender := w.nodes[from]
-	cuts := sender.cuts
+	// No connection outlives a machine that is set back with its memory, at neither end.
+	sender, receiver := w.nodes[from], w.nodes[to]
+	cuts := sender.cuts + receiver.cuts
 	for range times {
 		w.at(w.delay(), func() {
-			if sender.cuts != cuts {
+			if sender.cuts+receiver.cuts != cuts {
 				return
 			}
 			w.report.Messages++
