@@ -725,12 +725,6 @@ func (n *simNode) remember(from record.Identity, message []byte) {
 	n.w.delivered[key][slot] = idOf(decoded)
 }
 
-// simAnswer is an answer of a member to the question with a nonce.
-type simAnswer struct {
-	from  int
-	nonce record.Hash
-}
-
 // answers notes, when a member who follows the rules answers another, what it
 // knows that the other's disk has forgotten. What is many rounds old is not kept,
 // and counts no more.
@@ -738,15 +732,14 @@ func (n *simNode) answers(to *simNode, message []byte) {
 	if message[0] != kindHeld || n.liar != "" || to.liar != "" || !to.up || to.loop == nil {
 		return
 	}
-	r, err := record.DecodeRecollection(message[1:])
-	if err != nil {
+	if _, err := record.DecodeRecollection(message[1:]); err != nil {
 		n.w.fail("%s answers what cannot be read: %v", n.name(), err)
 		return
 	}
 	status := n.loop.machine.Status()
 	for slot, id := range n.w.delivered[[2]int{n.i, to.i}] {
 		if slot.height == status.Height && slot.round >= status.Round-4 && to.lacks(slot, id) {
-			key := simAnswer{n.i, r.Nonce}
+			key := &message[0] // this answer: one that gets lost warns nobody
 			if n.w.warned[key] == nil {
 				n.w.warned[key] = map[simSlot]record.BlockID{}
 			}
@@ -769,7 +762,7 @@ func (n *simNode) heed(from *simNode, message []byte, awaited bool) {
 	if from.liar == "" && r.Height > n.chain.Height() {
 		n.told[from.i] = simTold{r.Height, n.w.now}
 	}
-	for slot, id := range n.w.warned[simAnswer{from.i, r.Nonce}] {
+	for slot, id := range n.w.warned[&message[0]] {
 		if !n.loop.voting && slot.height <= r.Height {
 			continue // it will not vote there, whatever an answer that was lost held
 		}

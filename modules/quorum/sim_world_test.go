@@ -98,8 +98,8 @@ type simWorld struct {
 	reached   map[int64]int64             // height → when the last member had it
 	replay    [][]byte                    // what a liar has heard
 	decoded   map[*byte]simDecoded
-	delivered map[[2]int]map[simSlot]record.BlockID    // to, from → the order's messages taken in
-	warned    map[simAnswer]map[simSlot]record.BlockID // what an answer should have told
+	delivered map[[2]int]map[simSlot]record.BlockID // to, from → the order's messages taken in
+	warned    map[*byte]map[simSlot]record.BlockID  // what an answer should have told
 }
 
 // simSlot is what a member may say one thing in.
@@ -145,7 +145,7 @@ func newSimWorld(t testing.TB, net *chaintest.Network, cfg simConfig) *simWorld 
 		byID: map[record.Identity]*simNode{}, side: make([]int, cfg.N), goodLocks: map[artifact.SHA256]bool{},
 		blocks: map[int64]record.Hash{}, published: map[record.Hash]record.Hash{}, said: map[simSlot]record.BlockID{},
 		revealed: map[record.Hash]int64{}, reached: map[int64]int64{},
-		decoded: map[*byte]simDecoded{}, delivered: map[[2]int]map[simSlot]record.BlockID{}, warned: map[simAnswer]map[simSlot]record.BlockID{},
+		decoded: map[*byte]simDecoded{}, delivered: map[[2]int]map[simSlot]record.BlockID{}, warned: map[*byte]map[simSlot]record.BlockID{},
 	}
 	w.build()
 	return w

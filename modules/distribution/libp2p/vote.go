@@ -14,10 +14,11 @@ import (
 )
 
 // /pyrsia/vote/1: a stream in one direction, one frame per message, of at most
-// 5 MiB, from member to member; an empty frame may open it and nothing else. The receiver greets
-// with one empty frame, which says that it takes messages. A message may be lost with the stream that it
-// is on, and arrives at most once and in order otherwise: what must arrive is
-// sent again by its sender when OnConnect says that a line is new.
+// 5 MiB, from member to member; an empty frame may open it and nothing else. The
+// receiver greets with one empty frame, which says that it takes messages. A message
+// may be lost with the stream that it is on, and arrives at most once and in order
+// otherwise: what must arrive is sent again by its sender when OnConnect says that a
+// line is new.
 
 const (
 	// lineQueue and lineBytes bound what waits for a member that does not read.

@@ -244,8 +244,8 @@ func (p *Pool) awaited(a record.Attempt) bool {
 	return a.Number == last.Attempt.Number+1
 }
 
-// votesFor is what there is of an attempt, and its state on the chain. What there is
-// of one that nobody said anything of is empty, and kept by keep.
+// votesFor is what there is of an attempt, and its state on the chain. Of one that
+// nobody said anything of it is empty, and the pool's only once something is added.
 func (p *Pool) votesFor(attempt record.Hash) (*votes, *ledger.Attempt, error) {
 	state, err := p.attempt(attempt)
 	if err != nil {

@@ -198,7 +198,10 @@ func (f *Fence) Behind() bool {
 }
 
 // Answered is how many members answered, and how many are needed at the least.
-func (f *Fence) Answered() (answers, need int) { return len(f.answered), f.set.Quorum() - 1 }
+func (f *Fence) Answered() (answers, need int) {
+	_, answers = f.others()
+	return answers, f.set.Quorum() - 1
+}
 
 // Reason is why the member must never vote with this key again; nil if nothing
 // is known against it.
@@ -212,8 +215,8 @@ func (f *Fence) Shut(reason error) {
 }
 
 // Awaits tells whether an answer of a member still says anything: each is heard
-// once for a question and a line. What it had to say against this member it could have said
-// then, and a replay must not cost more than a look.
+// once for a question and a line. What it had to say against this member it could
+// have said then, and a replay must not cost more than a look.
 func (f *Fence) Awaits(from record.Identity) bool { return !f.answered[from] }
 
 // Answer takes what a member recollects. An error that wraps record.ErrMalformed
