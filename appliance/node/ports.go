@@ -279,7 +279,13 @@ func (n *Node) presence() memberlist.State {
 // agreement is the quorum service as publish's.
 type agreement struct{ service *quorum.Service }
 
-func (a agreement) Submit(part record.Part) error { return a.service.Submit(part) }
+func (a agreement) Submit(part record.Part) error {
+	err := a.service.Submit(part)
+	if errors.Is(err, quorum.ErrBusy) {
+		return publish.ErrBusy
+	}
+	return err
+}
 
 func (a agreement) Tell(note publish.Note) {
 	if data, err := json.Marshal(note); err == nil {

@@ -61,7 +61,8 @@ type Chain interface {
 // Quorum takes the parts of this node to the other members, and shows what it
 // has of theirs.
 type Quorum interface {
-	// Submit adds a part and sends it; repeating it sends it again.
+	// Submit adds a part and sends it; repeating it sends it again. ErrBusy says that
+	// it did neither, and that it will later.
 	Submit(part record.Part) error
 	// Tell sends a note to the other members, best effort.
 	Tell(note Note)
@@ -134,6 +135,8 @@ type Member struct {
 	sent      map[string]time.Time // when a part was sent last
 	complaint string               // what was last said of the recipes folder
 	revealed  map[record.Hash]bool // attempts whose vote this run has revealed
+
+	turn int // the recipe that is endorsed first; step's alone
 }
 
 type heard struct {
@@ -260,7 +263,7 @@ func (m *Member) Watch() (<-chan struct{}, func()) {
 
 // step does once all that is missing.
 func (m *Member) step(ctx context.Context, running *sync.WaitGroup) {
-	m.endorse()
+	defer m.endorse() // last: a folder of recipes may be all that others take in a second
 	m.driveRequests(ctx, running)
 	m.driveHeard(ctx, running)
 	attempts, err := m.chain.RecentAttempts(m.chain.Time() - Memory.Milliseconds())
@@ -278,11 +281,15 @@ func (m *Member) step(ctx context.Context, running *sync.WaitGroup) {
 const endorsementHeights = 1000
 
 // endorse endorses the recipes in the operator's folder that are not on the
-// chain yet.
+// chain yet. Where they are more than others take at once, it goes on next time
+// where it stopped.
 func (m *Member) endorse() {
 	recipes, err := m.Recipes()
 	m.complain(err)
-	for _, recipe := range recipes {
+	start := m.turn
+	for i := range recipes {
+		turn := (start + i) % len(recipes)
+		recipe := recipes[turn]
 		if _, err := m.chain.Recipe(recipe.Hash()); err == nil {
 			continue
 		}
@@ -291,7 +298,10 @@ func (m *Member) endorse() {
 			m.Log.Warn("cannot endorse a recipe", "package", recipe.Package, "error", err)
 			continue
 		}
-		m.submit("endorse "+recipe.Hash().String(), part)
+		if err := m.send("endorse "+recipe.Hash().String(), part); errors.Is(err, ErrBusy) {
+			m.turn = turn
+			return
+		}
 	}
 }
 
@@ -465,29 +475,38 @@ func (m *Member) awaited(a record.Attempt) bool {
 	return a.Number == last.Attempt.Number+1 && over
 }
 
-// submit sends a part, unless the same was sent within Relay: steps come as
-// often as something changes, parts must not. It tells whether it sent it.
+// submit sends a part as send does, and tells whether it did.
 func (m *Member) submit(key string, part record.Part) bool {
-	if !m.Voting() {
-		return false // what waits is tried again at every tick
+	err := m.send(key, part)
+	if err != nil && !errors.Is(err, ErrBusy) && !errors.Is(err, errNotNow) {
+		m.Log.Warn("cannot send a part", "error", err)
 	}
-	now := time.Now()
+	return err == nil
+}
+
+// ErrBusy is returned by Quorum.Submit when there is more to say than other members
+// take: what was not sent is tried again at the next tick.
+var ErrBusy = errors.New("other members take no more now")
+
+// errNotNow says that a part was sent a moment ago, or that this node does not vote.
+var errNotNow = errors.New("not now")
+
+// send sends a part, unless the same was sent within Relay: steps come as often as
+// something changes, parts must not.
+func (m *Member) send(key string, part record.Part) error {
+	if !m.due(key) {
+		return errNotNow // what waits is tried again at every tick
+	}
+	if err := m.quorum.Submit(part); err != nil {
+		return err
+	}
 	m.mu.Lock()
-	recent := m.recent(key, now)
-	if !recent {
-		m.sent[key] = now
-	}
+	defer m.mu.Unlock()
 	if len(m.sent) > maxSent {
 		clear(m.sent)
 	}
-	m.mu.Unlock()
-	if recent {
-		return false
-	}
-	if err := m.quorum.Submit(part); err != nil {
-		m.Log.Warn("cannot send a part", "error", err)
-	}
-	return true
+	m.sent[key] = time.Now()
+	return nil
 }
 
 // due tells whether submit would send now.
@@ -701,7 +720,9 @@ func (m *Member) vote(a *ledger.Attempt, statement []byte, salt record.Hash) {
 		m.Log.Error("cannot read a file list", "error", err)
 		return
 	}
-	m.submit(key, record.Part{Reveal: &record.RevealPart{Attestation: attestation, Files: files}})
+	if !m.submit(key, record.Part{Reveal: &record.RevealPart{Attestation: attestation, Files: files}}) {
+		return
+	}
 	m.mu.Lock()
 	first := !m.revealed[a.ID]
 	m.revealed[a.ID] = true

@@ -569,6 +569,25 @@ func TestNotes(t *testing.T) {
 	})
 }
 
+// TestManyRecipes: of a folder with more new recipes than others take in a second
+// every one is endorsed, also where the first of them wait for ever.
+func TestManyRecipes(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		n := w.nodes[0]
+		for i := range 500 {
+			n.recipes = append(n.recipes, chaintest.Recipe(artifact.PURL(fmt.Sprintf("pkg:generic/many@%d", i)), "hello"))
+		}
+		n.takes = 20
+		n.start(0, false)
+		time.Sleep(2*500/20*5*time.Second + time.Second)
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		if len(n.said) != len(n.recipes) {
+			t.Errorf("%d of %d endorsed", len(n.said), len(n.recipes))
+		}
+	})
+}
+
 // TestManyLocks: an asker that wants one lock after the other held costs a member the
 // files of a few of them, and keeps no other asker waiting.
 func TestManyLocks(t *testing.T) {

@@ -52,8 +52,11 @@ type node struct {
 	recipes []*record.Recipe
 	refuses error // of every lock: what its upstreams say
 	build   func(try int) (string, error)
+	takes   int // endorsements that others take of it each second; 0: any number
 
 	mu     sync.Mutex // guards what follows, and the pool
+	taken  map[time.Time]int
+	said   map[record.Hash]bool // the changes that it endorsed
 	life   *life
 	builds int
 }
@@ -82,6 +85,7 @@ func run(t *testing.T, n int, tell func(t *testing.T, w *world)) {
 			w.nodes = append(w.nodes, &node{
 				world: w, index: i, folder: folder, store: &store{folder: folder}, votes: &votes{t: t, outcomes: map[record.Hash]outcome{}},
 				build: func(int) (string, error) { return "content", nil },
+				taken: map[time.Time]int{}, said: map[record.Hash]bool{},
 			})
 		}
 		stop, stopped := make(chan struct{}), make(chan struct{})
@@ -258,6 +262,9 @@ func (l *life) Submit(part record.Part) error {
 	if err != nil {
 		return err
 	}
+	if part.Endorse != nil && !l.node.take(part.Endorse.Change.Digest()) {
+		return publish.ErrBusy
+	}
 	err = errDead
 	l.port(func() {
 		err = nil
@@ -271,6 +278,19 @@ func (l *life) Submit(part record.Part) error {
 		}
 	})
 	return err
+}
+
+// take notes an endorsement, unless this second's are said.
+func (n *node) take(change record.Hash) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	now := time.Now().Truncate(time.Second)
+	if n.takes > 0 && n.taken[now] >= n.takes {
+		return false
+	}
+	n.taken[now]++
+	n.said[change] = true
+	return true
 }
 
 func (n *node) hear(from *life, part record.Part) {

@@ -29,9 +29,9 @@ const (
 
 // What a member may send. The burst covers what waits on its side of a line
 // that was broken (256 messages, 16 MiB), several times over; the rate covers a
-// proposer that sends a large block to who has not got it, every second, and the
-// endorsements of a folder with hundreds of new recipes. A network of 100
-// members has some ten votes per block and sender.
+// proposer that sends a large block to who has not got it, every second, and as
+// much beside it as pace lets a member say. A network of 100 members has some ten
+// votes per block and sender.
 const (
 	burstMessages = 2048
 	burstBytes    = 64 << 20
@@ -54,6 +54,12 @@ const (
 	costHolding = 2.0   // signed by keys that are not its sender's here: new ones, or none
 	costOver    = 0.005 // a message over the rate is dropped unread, which costs next to nothing
 	costOverMiB = 2.0   // but it was received
+
+	// A second over the rate, whatever was sent in it, costs twice what is forgiven:
+	// who goes on is shut out after some twenty. By the second and not by the message,
+	// because all that was sent to a node that stood still for a minute (a paused
+	// machine) comes at once, from members that did nothing wrong.
+	costOverSecond = 2 * scoreDecay
 )
 
 // A node whose score passes the bound is shut out, each time for twice as long.
@@ -86,6 +92,7 @@ type account struct {
 	counts   map[Refusal]int64
 	until    time.Time // end of its newest time outside
 	level    int       // how often the first time outside doubles
+	over     time.Time // of the newest message over the rate
 }
 
 // NewLimits makes empty limits. member tells who is a member now; shut is called
@@ -121,7 +128,8 @@ func (l *Limits) admit(from record.Identity, member bool, size int64) bool {
 		return true
 	}
 	a.counts[OverRate]++
-	until := a.charge(now, costOver+costOverMiB*float64(size)/(1<<20))
+	until := a.charge(now, costOver+costOverMiB*float64(size)/(1<<20)+costOverSecond*min(1, now.Sub(a.over).Seconds()))
+	a.over = now
 	l.mu.Unlock()
 	l.act(from, until)
 	return false

@@ -2,6 +2,7 @@ package quorum
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -172,28 +173,113 @@ func TestPartitionOfAHundredHeals(t *testing.T) {
 	})
 }
 
-// A member that has more to say than it may is held to the rate, for as long as
-// it likes, and stays in.
-func TestMuchToSay(t *testing.T) {
+// A member that goes on sending more than it may is shut out, however little that
+// is over the rate.
+func TestOverTheRateForLong(t *testing.T) {
+	for name, flood := range map[string]struct {
+		each           time.Duration
+		messages, size int
+	}{
+		"a little over, evenly":     {time.Second / 10, (rateMessages + 40) / 10, 300},
+		"much at once each second":  {time.Second, 5000, 2000},
+		"bytes, a little over":      {time.Second, 17, 1 << 20},
+		"one message now and again": {time.Second / 4, rateMessages/4 + 1, 10},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				var out outside
+				limits := NewLimits(everybody, out.shut)
+				began, over, admitted := time.Now(), time.Time{}, 0
+				for !limits.ShutOut("evil") && time.Since(began) < time.Hour {
+					for range flood.messages {
+						if limits.admit("evil", true, int64(flood.size)) {
+							admitted++
+						} else if over.IsZero() {
+							over = time.Now()
+						}
+					}
+					time.Sleep(flood.each)
+				}
+				if took := time.Since(over); over.IsZero() || took > 25*time.Second {
+					t.Errorf("over the rate after %v, shut out %v later: %v", over.Sub(began), took, counts(limits, "evil"))
+				}
+				if most := burstMessages + int(time.Since(began).Seconds()*rateMessages); admitted > most {
+					t.Errorf("%d messages admitted of at most %d", admitted, most)
+				}
+			})
+		})
+	}
+}
+
+// A node that stood still for a minute gets all at once what busy members sent in
+// that time. None of them is shut out for it.
+func TestStoodStill(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var out outside
 		limits := NewLimits(everybody, out.shut)
-		admitted := 0
-		for range 600 {
-			for range 5000 { // a folder of five thousand new recipes, every second
-				if limits.admit("busy", true, 2000) {
-					admitted++
-				}
+		for range 5 {
+			time.Sleep(time.Minute)
+			for range 60 * (paceMessages + 20) {
+				limits.admit("good", true, 1000)
 			}
-			time.Sleep(time.Second)
 		}
 		if out.times != nil {
 			t.Errorf("shut out: %v", out.times)
 		}
-		if most := burstMessages + 600*rateMessages; admitted > most || admitted < most-rateMessages {
-			t.Errorf("%d messages in ten minutes, want %d", admitted, most)
-		}
 	})
+}
+
+// Whatever a member submits, it is less than what others take, beside its votes and
+// the largest block that it sends again and again.
+func TestPaceIsBelowTheLimits(t *testing.T) {
+	for _, size := range []int{200, 2000, 60_000, record.MaxMessage} {
+		synctest.Test(t, func(t *testing.T) {
+			limits, pace, said := NewLimits(everybody, func(record.Identity, time.Time) {}), newPace(), 0
+			for second := range 120 {
+				for range 20 {
+					for range 1000 {
+						if pace.full(time.Now()) || !pace.take(time.Now(), size) {
+							break
+						}
+						said++
+						if !limits.admit("good", true, int64(size)) {
+							t.Fatalf("a message of %d bytes is refused after %d seconds", size, second)
+						}
+					}
+					time.Sleep(time.Second / 20)
+				}
+				for _, size := range []int64{400, 400, 400, 4 << 20} {
+					if !limits.admit("good", true, size) {
+						t.Fatalf("a vote is refused after %d seconds", second)
+					}
+				}
+			}
+			if least := 119 * min(paceMessages, paceBytes/size); said < least {
+				t.Errorf("%d messages of %d bytes said in two minutes, want %d", said, size, least)
+			}
+		})
+	}
+}
+
+// What the pace holds back is neither in the pool nor lost: it is submitted again.
+func TestSubmitKeepsPace(t *testing.T) {
+	net := newNetwork(t, 3)
+	m := net.members[0]
+	bench(t, net, m, nil) // a service without its goroutine: what it takes waits
+	part := m.endorsement(t, "again")
+	submit := func() (taken int) {
+		for range 2 * rateMessages {
+			if err := m.service.Submit(part); err == nil {
+				taken++
+			} else if !errors.Is(err, ErrBusy) {
+				t.Fatal(err)
+			}
+		}
+		return taken
+	}
+	if taken := submit(); taken < paceMessages || taken >= 2*rateMessages {
+		t.Errorf("%d of %d taken, and %d a second are what others take", taken, 2*rateMessages, paceMessages)
+	}
 }
 
 func TestStrangersAreForgotten(t *testing.T) {

@@ -141,6 +141,7 @@ type Service struct {
 	transport Transport
 	file      VoteFile
 	inbox     chan func(*loop)
+	pace      *pace
 	standing  atomic.Pointer[Standing]
 
 	mu     sync.Mutex // guards queues
@@ -161,7 +162,7 @@ func (s *Service) Standing() Standing { return *s.standing.Load() }
 func New(config Config, chain Chain, transport Transport, file VoteFile) *Service {
 	s := &Service{
 		Config: config, chain: chain, transport: transport, file: file,
-		inbox: make(chan func(*loop), inboxSize), queues: map[record.Identity]*queue{},
+		inbox: make(chan func(*loop), inboxSize), pace: newPace(), queues: map[record.Identity]*queue{},
 	}
 	s.standing.Store(&Standing{Reason: "the node is starting"})
 	return s
@@ -240,15 +241,22 @@ func (s *Service) post(event func(*loop)) (queued bool) {
 	}
 }
 
-// ErrBusy is returned by Submit when the service does not keep up or does not
-// run; submitting again later does.
+// ErrBusy is returned by Submit when the service does not keep up, does not run or
+// has as much to say as others take; submitting again later does.
 var ErrBusy = errors.New("the quorum service is busy")
 
-// Submit adds a part of this node to the pool and sends it to the others.
+// Submit adds a part of this node to the pool and sends it to the others. After
+// ErrBusy it did neither.
 func (s *Service) Submit(part record.Part) error {
+	if s.pace.full(time.Now()) {
+		return ErrBusy
+	}
 	data, err := part.Encode()
 	if err != nil {
 		return err
+	}
+	if !s.pace.take(time.Now(), len(data)) {
+		return ErrBusy
 	}
 	select {
 	case s.inbox <- func(l *loop) { l.submit(part, data) }:
@@ -259,7 +267,11 @@ func (s *Service) Submit(part record.Part) error {
 }
 
 // Tell sends a note to the other members, best effort.
-func (s *Service) Tell(note []byte) { s.broadcast(kindNote, note) }
+func (s *Service) Tell(note []byte) {
+	if s.pace.take(time.Now(), len(note)) {
+		s.broadcast(kindNote, note)
+	}
+}
 
 func (s *Service) broadcast(kind byte, data []byte) {
 	message := append([]byte{kind}, data...)

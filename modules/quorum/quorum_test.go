@@ -180,6 +180,13 @@ func (n *network) waitHeight(m *member, height int64) {
 // endorse has a member endorse a recipe of the given name.
 func (n *network) endorse(m *member, name string) {
 	n.t.Helper()
+	if err := m.service.Submit(m.endorsement(n.t, name)); err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (m *member) endorsement(t testing.TB, name string) record.Part {
+	t.Helper()
 	pkg := artifact.NewPURL("maven", "org.example", name, "1.0", nil)
 	change := record.RecipeChange{
 		Files: []artifact.Name{{Package: pkg, File: name + "-1.0.jar"}}, Package: pkg,
@@ -189,11 +196,9 @@ func (n *network) endorse(m *member, name string) {
 		Change: change.Digest(), Identity: m.id, LastHeight: 1000, Seq: 1, Set: m.chain.Set().Hash(),
 	}, m.keys.Vote)
 	if err != nil {
-		n.t.Fatal(err)
+		t.Fatal(err)
 	}
-	if err := m.service.Submit(record.Part{Endorse: &record.EndorsePart{Change: change, Endorsement: e}}); err != nil {
-		n.t.Fatal(err)
-	}
+	return record.Part{Endorse: &record.EndorsePart{Change: change, Endorsement: e}}
 }
 
 func (n *network) hasRecipe(m *member, name string) bool {
