@@ -145,6 +145,9 @@ type Log struct {
 	Format string // "text", "json"
 }
 
+// Source is the text that the configuration was read from.
+func (c *Config) Source() []byte { return c.source }
+
 // Keys is the folder of the node's keys and vote file.
 func (c *Config) Keys() string { return c.Storage.Data + "/keys" }
 

@@ -20,10 +20,8 @@ func (c *Config) Effective() []Value {
 	var all []Value
 	for _, setting := range settings {
 		for _, s := range c.scopes(setting) {
-			v := Value{Path: setting.path(s.label), Value: setting.text(s.scope)}
-			if from, secret := c.secrets[v.Path]; secret {
-				v.Value = from
-			}
+			path := setting.path(s.label)
+			v := Value{Path: path, Value: c.shown(setting, path, s.scope)}
 			if r, set := c.origins[v.Path]; set {
 				v.Range = &r
 			}
@@ -39,16 +37,25 @@ func (s Setting) text(at *scope) string {
 		return `"(sensitive)"`
 	}
 	if s.kind.shape == isList {
-		items := make([]string, field.Len())
-		for i := range items {
-			items[i] = s.kind.elem.format(field.Index(i).Interface())
-		}
-		return "[" + strings.Join(items, ", ") + "]"
+		return "[" + strings.Join(s.items(at), ", ") + "]"
 	}
 	if s.Default == "" && field.IsZero() {
 		return ""
 	}
 	return s.kind.format(field.Interface())
+}
+
+// items are the values of a list, nil of another setting.
+func (s Setting) items(at *scope) []string {
+	if s.kind.shape != isList {
+		return nil
+	}
+	field := reflect.ValueOf(s.at(at)).Elem()
+	items := make([]string, field.Len())
+	for i := range items {
+		items[i] = s.kind.elem.format(field.Index(i).Interface())
+	}
+	return items
 }
 
 // Schema is one setting as `pyrsia config schema --json` tells it.
@@ -165,9 +172,10 @@ Values have their unit in them; a bare number is an error.
 | path | absolute, such as ` + "`\"/var/lib/pyrsia\"`" + ` |
 
 The column "reload" says what a changed setting means for a running node: *live*
-takes effect without interrupting anything, *restart* restarts the part of the
-node that has the setting, *role* starts or stops the build modules, *fixed* is
-refused while the node runs.
+takes effect without interrupting anything: what is under way ends as it began,
+*role* starts or stops the build modules, *fixed* is refused while the node runs.
+` + "`pyrsia config plan`" + ` says what a reload would change, and ` + "`pyrsia reload`" + ` how it went:
+in force as a whole, or not at all.
 
 A value may come from outside the file, alone or within a text
 (` + "`\"https://${env(\"CACHE\")}/\"`" + `). It is asked for whenever the file is read.

@@ -15,10 +15,9 @@ type Reload string
 
 // The classes of reload.
 const (
-	Live    Reload = "live"    // takes effect at reload, nothing is interrupted
-	Restart Reload = "restart" // restarts the part of the node that has it
-	Roles   Reload = "role"    // starts or stops the build modules
-	Fixed   Reload = "fixed"   // refused while the node runs
+	Live  Reload = "live"  // takes effect at reload, nothing is interrupted
+	Roles Reload = "role"  // starts or stops the build modules
+	Fixed Reload = "fixed" // refused while the node runs
 )
 
 // Setting is one attribute of pyrsia.hcl.
@@ -110,7 +109,7 @@ var settings = []Setting{
 		at:  func(s *scope) any { return &s.Network.Name },
 	},
 	{
-		Path: "network.listen", kind: list(scalar("multiaddr", parseListen, asIs)), Reload: Restart,
+		Path: "network.listen", kind: list(scalar("multiaddr", parseListen, asIs)), Reload: Live,
 		Default: `["/ip4/0.0.0.0/tcp/4001", "/ip4/0.0.0.0/udp/4001/quic-v1"]`,
 		Doc:     "Where the node listens for other nodes. [] listens nowhere: the node then only dials.",
 		at:      func(s *scope) any { return &s.Network.Listen },
@@ -196,7 +195,7 @@ var settings = []Setting{
 		at:  func(s *scope) any { return &s.Build.Timeout },
 	},
 	{
-		Path: "registry.listen", kind: list(scalar("host:port", parseHostPort, asIs)), Default: `["127.0.0.1:7888"]`, Reload: Restart,
+		Path: "registry.listen", kind: list(scalar("host:port", parseHostPort, asIs)), Default: `["127.0.0.1:7888"]`, Reload: Live,
 		Doc: "Where the node listens for build tools. \"0.0.0.0:7888\" serves the whole LAN.",
 		at:  func(s *scope) any { return &s.Registry.Listen },
 	},
@@ -206,7 +205,7 @@ var settings = []Setting{
 		at:  func(s *scope) any { return &s.Storage.Data },
 	},
 	{
-		Path: "admin.socket", kind: scalar("path", parseSocket, asIs), Default: `"/run/pyrsia/control.sock"`, Reload: Restart,
+		Path: "admin.socket", kind: scalar("path", parseSocket, asIs), Default: `"/run/pyrsia/control.sock"`, Reload: Fixed,
 		Doc: "The Unix socket that the command line talks to. Only the node's own user can open it.",
 		at:  func(s *scope) any { return &s.Admin.Socket },
 	},
