@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"strconv"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pyrsia/appliance/modules/ledger"
@@ -101,9 +102,9 @@ type Chain struct {
 	network record.Network
 	genesis *record.Genesis
 
-	pin      record.Checkpoint // of size 0: none
-	mu       sync.RWMutex      // guards what follows
-	fork     *Fork             // set once, never changed
+	pin      atomic.Pointer[record.Checkpoint] // nil: none
+	mu       sync.RWMutex                      // guards what follows
+	fork     *Fork                             // set once, never changed
 	head     head
 	followed followed
 	sets     *overlay // above nothing, never changed: what the followed changes of the set come to; nil for none
@@ -201,13 +202,32 @@ func (c *Chain) resume(r ledger.Reader) error {
 
 // Pin makes the chain refuse every block that leads past a checkpoint without
 // having led to it: what an operator was told of the log, by whatever way, holds
-// against keys that were stolen since. It is called before the chain is used;
-// ErrPinned says that the chain is on another branch already.
-func (c *Chain) Pin(checkpoint record.Checkpoint) error {
+// against keys that were stolen since. It replaces the one before; nil is none.
+// ErrPinned says that the chain is on another branch already, and nothing changed.
+// One call at a time.
+func (c *Chain) Pin(checkpoint *record.Checkpoint) error {
+	old := c.pin.Load()
+	if err := c.hold(checkpoint); err != nil {
+		c.pin.Store(old)
+		return err
+	}
+	return nil
+}
+
+func (c *Chain) hold(checkpoint *record.Checkpoint) error {
+	if checkpoint == nil {
+		c.pin.Store(nil)
+		return nil
+	}
 	if checkpoint.Origin != c.network.Origin() {
 		return fmt.Errorf("%w: the checkpoint is of %.120q, not of this network", ErrPinned, checkpoint.Origin)
 	}
-	c.pin = checkpoint
+	c.pin.Store(checkpoint)
+	// Whatever is written from here on was held to it, and what was not is written:
+	// the backend writes one thing at a time.
+	if err := c.backend.Update(func(ledger.Tx) error { return nil }); err != nil {
+		return err
+	}
 	if size := max(c.Size(), c.followedNow().Frontier.Size); size < checkpoint.Size {
 		return nil
 	}
@@ -222,13 +242,14 @@ func (c *Chain) Pin(checkpoint record.Checkpoint) error {
 
 // checkPin holds a block to the pinned checkpoint.
 func (c *Chain) checkPin(before, after record.Frontier) error {
-	if c.pin.Size <= before.Size || c.pin.Size > after.Size {
+	pin := c.pin.Load()
+	if pin == nil || pin.Size <= before.Size || pin.Size > after.Size {
 		return nil
 	}
-	if after.Size == c.pin.Size && after.Root() == c.pin.Root {
+	if after.Size == pin.Size && after.Root() == pin.Root {
 		return nil
 	}
-	return fmt.Errorf("%w: %w: at size %d; if the blocks of all peers are refused so, this node itself is on another branch: move its chain file away, and it syncs again", ErrInvalid, ErrPinned, c.pin.Size)
+	return fmt.Errorf("%w: %w: at size %d; if the blocks of all peers are refused so, this node itself is on another branch: move its chain file away, and it syncs again", ErrInvalid, ErrPinned, pin.Size)
 }
 
 // appendLeaf stores a leaf and the tree's hashes that it completes.

@@ -109,7 +109,7 @@ func (c *Chain) Compare(height int64, data []byte) (same bool, err error) {
 	}
 	// Keys that were stolen after their time certify old blocks as well as ever. A
 	// pin is there to hold against them, so they must not halt who has one.
-	if own.Checkpoint().Size <= c.pin.Size {
+	if pin := c.pin.Load(); pin != nil && own.Checkpoint().Size <= pin.Size {
 		return false, fmt.Errorf("block %d: %w", height, ErrBelowPin)
 	}
 	fork := &Fork{Height: height, Ours: ours, Theirs: data}

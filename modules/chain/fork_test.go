@@ -100,7 +100,7 @@ func TestForkBelowPin(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := ours.Pin(record.Checkpoint{Origin: ours.Network().Origin(), Size: size + test.beyond, Root: record.Hash(root)}); err != nil {
+		if err := ours.Pin(&record.Checkpoint{Origin: ours.Network().Origin(), Size: size + test.beyond, Root: record.Hash(root)}); err != nil {
 			t.Fatal(err)
 		}
 		if same, err := ours.Compare(3, block(t, theirs, 3)); !same || err != nil {

@@ -39,12 +39,7 @@ type Config struct {
 	// exists and has one mirror at a time.
 	Folder string
 
-	// Ecosystems by type of package URL: "docker", "maven". Any other is refused.
-	Ecosystems map[string]Ecosystem
-
-	// Deny lists what is refused at once: "sha256:…", or package URLs with "*"
-	// for any run of characters, without a version for all of them.
-	Deny []string
+	Rules // to begin with
 
 	// MaxBytes is the largest file taken from an upstream, in bytes; 0 is 16 GiB.
 	MaxBytes int64
@@ -53,6 +48,19 @@ type Config struct {
 	Fetches int
 
 	Logger *slog.Logger // nil logs nothing
+}
+
+// Rules are what SetRules changes while the mirror serves.
+type Rules struct {
+	// Ecosystems by type of package URL: "docker", "maven". Any other is refused.
+	Ecosystems map[string]Ecosystem
+
+	// Deny lists what is refused at once: "sha256:…", or package URLs with "*"
+	// for any run of characters, without a version for all of them.
+	Deny []string
+
+	// Upstreams by ecosystem. One without its upstream passes nothing through.
+	Upstreams map[string]Upstream
 }
 
 // Lifetime says how long an upstream's answer for a path holds.
@@ -90,7 +98,8 @@ type Request struct {
 
 // Mirror is safe for concurrent use.
 type Mirror struct {
-	config  Config
+	config  Config // without its rules
+	rules   atomic.Pointer[Rules]
 	ports   Ports
 	log     *slog.Logger
 	journal *journal
@@ -109,7 +118,7 @@ type Mirror struct {
 // New opens the mirror's folder and starts nothing. Files pass through only
 // while Serve runs; what the log vouches for is served from New on.
 func New(config Config, ports Ports) (*Mirror, error) {
-	if err := config.check(); err != nil {
+	if err := config.Check(); err != nil {
 		return nil, err
 	}
 	if config.MaxBytes == 0 {
@@ -128,7 +137,7 @@ func New(config Config, ports Ports) (*Mirror, error) {
 	if damaged > 0 {
 		config.Logger.Warn("lines of the journal of unverified files are damaged", "lines", damaged, "folder", config.Folder)
 	}
-	return &Mirror{
+	m := &Mirror{
 		config:  config,
 		ports:   ports,
 		log:     config.Logger,
@@ -138,11 +147,25 @@ func New(config Config, ports Ports) (*Mirror, error) {
 		absent:  newExpiring(1 << 14),
 		places:  make(chan struct{}, config.Fetches),
 		flights: make(map[string]*flight),
-	}, nil
+	}
+	m.rules.Store(&config.Rules)
+	return m, nil
 }
 
-func (c Config) check() error {
-	for name, e := range c.Ecosystems {
+// SetRules makes other rules count from the next request on; what is under way goes
+// on by the old ones. Nobody may change them any more. What Check refuses changes
+// nothing.
+func (m *Mirror) SetRules(rules Rules) error {
+	if err := rules.Check(); err != nil {
+		return err
+	}
+	m.rules.Store(&rules)
+	return nil
+}
+
+// Check tells whether a mirror can go by the rules.
+func (r Rules) Check() error {
+	for name, e := range r.Ecosystems {
 		switch e.policy() {
 		case Refuse, Build, Pass:
 		default:
@@ -297,7 +320,7 @@ func (nopCloser) Close() error { return nil }
 func (m *Mirror) openUnpublished(ctx context.Context, r Request) (*Content, error) {
 	m.counts.unpublished.Add(1)
 	pkg := r.Name.Package
-	ecosystem := m.config.Ecosystems[pkg.Type()]
+	ecosystem := m.rules.Load().Ecosystems[pkg.Type()]
 	policy := ecosystem.policy()
 	if policy == Pass {
 		return m.pass(ctx, r)

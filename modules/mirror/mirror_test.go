@@ -269,7 +269,7 @@ func TestDeny(t *testing.T) {
 		w := mirrortest.NewWorld(t)
 		w.Publish(tool.Name(), "", data)
 		w.Up.Set("x", mirrortest.Answer{Data: data})
-		m := w.StartWith(t, mirror.Config{Deny: []string{test.deny}, Ecosystems: mirrortest.Everything(mirror.Pass)})
+		m := w.StartWith(t, mirror.Config{Rules: mirror.Rules{Deny: []string{test.deny}, Ecosystems: mirrortest.Everything(mirror.Pass)}})
 		for range 2 { // the second time from what is kept
 			c, err := m.Open(t.Context(), test.request)
 			if errors.Is(err, mirror.ErrDenied) != test.denied || err != nil && !test.denied {
@@ -322,7 +322,7 @@ func TestClientGoesAway(t *testing.T) {
 }
 
 func TestConfigIsChecked(t *testing.T) {
-	config := mirror.Config{Folder: t.TempDir(), Ecosystems: map[string]mirror.Ecosystem{"docker": {Unverified: "maybe"}}}
+	config := mirror.Config{Folder: t.TempDir(), Rules: mirror.Rules{Ecosystems: map[string]mirror.Ecosystem{"docker": {Unverified: "maybe"}}}}
 	if _, err := mirror.New(config, mirror.Ports{}); err == nil || !strings.Contains(err.Error(), "maybe") {
 		t.Errorf("%v", err)
 	}

@@ -30,12 +30,12 @@ var (
 // from the upstream.
 func (m *Mirror) pass(ctx context.Context, r Request) (*Content, error) {
 	kind := r.Name.Package.Type()
-	upstream := m.ports.Upstreams[kind]
+	upstream := m.rules.Load().Upstreams[kind]
 	if upstream == nil {
 		return nil, fmt.Errorf("%s: %w; policy pass, but no upstream is configured", r, ErrNotPublished)
 	}
 	rec, known := m.passed(kind, upstream, r)
-	if known && (r.Lifetime == Immutable || m.fresh.holds(kind+" "+r.Path)) {
+	if known && (r.Lifetime == Immutable || m.fresh.holds(key(kind, upstream, r.Path))) {
 		content, err := m.openPassed(rec)
 		if err == nil {
 			m.counts.hits.Add(1)
@@ -44,7 +44,7 @@ func (m *Mirror) pass(ctx context.Context, r Request) (*Content, error) {
 			return content, err
 		}
 	}
-	if m.absent.holds(kind + " " + r.Path) {
+	if m.absent.holds(key(kind, upstream, r.Path)) {
 		return nil, absent(r)
 	}
 	f, err := m.join(kind, upstream, r)
@@ -52,6 +52,12 @@ func (m *Mirror) pass(ctx context.Context, r Request) (*Content, error) {
 		return nil, err
 	}
 	return m.attend(ctx, f, r)
+}
+
+// key names a path of one upstream: when another takes its place, nothing that the
+// first one said counts.
+func key(kind string, upstream Upstream, path string) string {
+	return kind + " " + upstream.String() + " " + path
 }
 
 func absent(r Request) error {
@@ -91,7 +97,7 @@ func (m *Mirror) openPassed(rec Passed) (*Content, error) {
 func (m *Mirror) join(kind string, upstream Upstream, r Request) (*flight, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	name := kind + " " + r.Path
+	name := key(kind, upstream, r.Path)
 	if f := m.flights[name]; f != nil {
 		f.hold()
 		return f, nil
@@ -174,12 +180,12 @@ func (m *Mirror) fetch(ctx context.Context, kind string, upstream Upstream, f *f
 	// A client that came while the last flight landed finds its record here.
 	rec, known := m.passed(kind, upstream, r)
 	held := known && m.holds(rec)
-	if held && (r.Lifetime == Immutable || m.fresh.holds(kind+" "+r.Path)) {
+	if held && (r.Lifetime == Immutable || m.fresh.holds(key(kind, upstream, r.Path))) {
 		return rec, nil
 	}
 	reply, err := upstream.Get(ctx, r.Path, conditional(r.Header, rec, held))
 	if err != nil {
-		return m.stale(kind, r, rec, held, err)
+		return m.stale(key(kind, upstream, r.Path), r, rec, held, err)
 	}
 	defer reply.Body.Close()
 	switch reply.Status {
@@ -187,14 +193,14 @@ func (m *Mirror) fetch(ctx context.Context, kind string, upstream Upstream, f *f
 		return m.receive(ctx, kind, upstream, f, reply, rec, known)
 	case http.StatusNotModified:
 		if held {
-			m.fresh.hold(kind+" "+r.Path, shortTTL)
+			m.fresh.hold(key(kind, upstream, r.Path), shortTTL)
 			return rec, nil
 		}
 	case http.StatusNotFound, http.StatusGone:
-		m.absent.hold(kind+" "+r.Path, absentTTL)
+		m.absent.hold(key(kind, upstream, r.Path), absentTTL)
 		return Passed{}, fmt.Errorf("%w, and the upstream does not have it", ErrNotPublished)
 	}
-	return m.stale(kind, r, rec, held, &UpstreamError{Status: reply.Status})
+	return m.stale(key(kind, upstream, r.Path), r, rec, held, &UpstreamError{Status: reply.Status})
 }
 
 func (m *Mirror) holds(rec Passed) bool {
@@ -224,12 +230,12 @@ func conditional(header http.Header, rec Passed, held bool) http.Header {
 
 // stale answers with what passed before, for a short while: a tired upstream
 // must not take away what this node still has.
-func (m *Mirror) stale(kind string, r Request, rec Passed, held bool, err error) (Passed, error) {
+func (m *Mirror) stale(key string, r Request, rec Passed, held bool, err error) (Passed, error) {
 	if !held {
 		return Passed{}, err
 	}
 	m.log.Warn("the upstream fails, serving what passed before", "path", r.Path, "passed", rec.Time, "error", err)
-	m.fresh.hold(kind+" "+r.Path, staleTTL)
+	m.fresh.hold(key, staleTTL)
 	return rec, nil
 }
 
@@ -266,9 +272,9 @@ func (m *Mirror) receive(ctx context.Context, kind string, upstream Upstream, f 
 		m.log.Info("unverified file passed", "path", rec.Path, "sha256", rec.SHA256, "bytes", rec.Size, "upstream", rec.Upstream)
 	}
 	if r.Lifetime == Short {
-		m.fresh.hold(kind+" "+r.Path, shortTTL)
+		m.fresh.hold(key(kind, upstream, r.Path), shortTTL)
 	}
-	m.absent.drop(kind + " " + r.Path)
+	m.absent.drop(key(kind, upstream, r.Path))
 	return rec, nil
 }
 

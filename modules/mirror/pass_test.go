@@ -36,7 +36,7 @@ func journal(t *testing.T, folder string) string {
 func startPass(t *testing.T, w *mirrortest.World) (m *mirror.Mirror, folder string) {
 	t.Helper()
 	folder = t.TempDir()
-	return w.StartWith(t, mirror.Config{Folder: folder, Ecosystems: mirrortest.Everything(mirror.Pass)}), folder
+	return w.StartWith(t, mirror.Config{Folder: folder, Rules: mirror.Rules{Ecosystems: mirrortest.Everything(mirror.Pass)}}), folder
 }
 
 func TestPassOnce(t *testing.T) {
@@ -74,7 +74,7 @@ func TestPassedIsKnownAfterARestart(t *testing.T) {
 	w := mirrortest.NewWorld(t)
 	data := noise(1, 5000)
 	w.Up.Set(toolIn.Path, mirrortest.Answer{Data: data})
-	config := mirror.Config{Folder: t.TempDir(), Ecosystems: mirrortest.Everything(mirror.Pass)}
+	config := mirror.Config{Folder: t.TempDir(), Rules: mirror.Rules{Ecosystems: mirrortest.Everything(mirror.Pass)}}
 	t.Run("before", func(t *testing.T) { read(t, mustOpen(t, w.StartWith(t, config), toolIn)) })
 	w.Up.Set(toolIn.Path, mirrortest.Answer{Err: errors.New("gone")})
 	t.Run("after", func(t *testing.T) {
@@ -142,7 +142,7 @@ func TestEvilUpstream(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := mirrortest.NewWorld(t)
 			folder := t.TempDir()
-			m := w.StartWith(t, mirror.Config{Folder: folder, MaxBytes: 1_000_000, Ecosystems: mirrortest.Everything(mirror.Pass)})
+			m := w.StartWith(t, mirror.Config{Folder: folder, MaxBytes: 1_000_000, Rules: mirror.Rules{Ecosystems: mirrortest.Everything(mirror.Pass)}})
 			r := toolIn
 			r.Digest = test.digest
 			w.Up.Set(r.Path, test.answer)
@@ -456,9 +456,7 @@ func TestSnapshotsAreNotKept(t *testing.T) {
 
 func TestNoUpstream(t *testing.T) {
 	w := mirrortest.NewWorld(t)
-	ports := w.Ports()
-	ports.Upstreams = nil
-	m, err := mirror.New(mirror.Config{Folder: t.TempDir(), Ecosystems: mirrortest.Everything(mirror.Pass)}, ports)
+	m, err := mirror.New(mirror.Config{Folder: t.TempDir(), Rules: mirror.Rules{Ecosystems: mirrortest.Everything(mirror.Pass)}}, w.Ports())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -470,7 +468,7 @@ func TestNoUpstream(t *testing.T) {
 
 func TestClientsCannotQueueWithoutEnd(t *testing.T) {
 	w := mirrortest.NewWorld(t)
-	m := w.StartWith(t, mirror.Config{Fetches: 1, Ecosystems: mirrortest.Everything(mirror.Pass)})
+	m := w.StartWith(t, mirror.Config{Fetches: 1, Rules: mirror.Rules{Ecosystems: mirrortest.Everything(mirror.Pass)}})
 	ctx, leave := context.WithCancel(t.Context())
 	leave()
 	crowded := 0

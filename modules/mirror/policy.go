@@ -73,7 +73,7 @@ func denies(entry string, pkg artifact.PURL, digest artifact.SHA256) bool {
 }
 
 func (m *Mirror) denied(pkg artifact.PURL, digest artifact.SHA256) error {
-	for _, entry := range m.config.Deny {
+	for _, entry := range m.rules.Load().Deny {
 		if denies(entry, pkg, digest) {
 			return fmt.Errorf("%s: %w: the configuration denies %q", pkg, ErrDenied, entry)
 		}

@@ -133,8 +133,5 @@ type Ports struct {
 	Store Store
 	Peers Peers
 
-	// Upstreams by ecosystem. One without its upstream passes nothing through.
-	Upstreams map[string]Upstream
-
 	Builds Builds // nil on a node that asks nobody
 }

@@ -92,7 +92,7 @@ func (m *Member) start(ctx context.Context, running *sync.WaitGroup, key string,
 }
 
 func (m *Member) busy(class class, asker string) bool {
-	limit, n := [...]int{classBuild: max(m.Parallel, 1), classHold: maxHolds, classResolve: maxResolves}[class], 0
+	limit, n := [...]int{classBuild: max(m.limits.Load().Parallel, 1), classHold: maxHolds, classResolve: maxResolves}[class], 0
 	for _, j := range m.jobs {
 		if j.running && j.class == class && j.asker == asker {
 			n++

@@ -21,6 +21,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/pyrsia/appliance/modules/artifact"
@@ -101,8 +102,7 @@ type Config struct {
 	Vote      record.Signer
 	Folder    string // requests, logs and outputs of builds; ours alone
 	Platforms []string
-	Parallel  int           // builds at once
-	Deadline  time.Duration // of an attempt, from its request
+	Limits    // to begin with
 	Recipes   func() ([]*record.Recipe, error)
 	Voting    func() bool   // whether this member may sign now; it is asked before each part
 	Relay     time.Duration // how often parts are sent again
@@ -110,9 +110,16 @@ type Config struct {
 	Log       *slog.Logger
 }
 
+// Limits are what SetLimits changes while builds run.
+type Limits struct {
+	Parallel int           // builds at once
+	Deadline time.Duration // of an attempt, from its request
+}
+
 // Member is the write path of a build node.
 type Member struct {
 	Config
+	limits atomic.Pointer[Limits]
 	chain  Chain
 	quorum Quorum
 	store  Store
@@ -181,6 +188,7 @@ func New(config Config, chain Chain, quorum Quorum, store Store, inputs Inputs, 
 		jobs: map[string]*job{}, notes: map[string]Note{}, watchers: map[chan struct{}]bool{}, endorsed: map[record.Hash]record.Part{},
 		revealed: map[record.Hash]bool{}, sent: map[string]time.Time{}, wishes: map[wish]map[artifact.SHA256]bool{},
 	}
+	m.limits.Store(&config.Limits)
 	if m.Disk == nil {
 		m.Disk = durable.OS(true)
 	}
@@ -193,6 +201,13 @@ func New(config Config, chain Chain, quorum Quorum, store Store, inputs Inputs, 
 		return nil, fmt.Errorf("open builds: %w", err)
 	}
 	return m, m.loadRequests()
+}
+
+// SetLimits makes other limits count for what begins from now on; builds under way go
+// on.
+func (m *Member) SetLimits(limits Limits) {
+	m.limits.Store(&limits)
+	m.changed()
 }
 
 func (m *Member) buildFolder(name string) string { return filepath.Join(m.Folder, "builds", name) }

@@ -196,8 +196,8 @@ func (m *Member) driveRequest(ctx context.Context, running *sync.WaitGroup, r Re
 		m.end(r, fmt.Sprintf("the %d attempts of the recipe are spent; let another recipe supersede it", ledger.MaxAttempts))
 		return
 	}
-	if needs := m.needs(live.Hash); m.Deadline <= needs {
-		m.end(r, fmt.Sprintf("build.timeout is %s, and the recipe's own limit with what comes beside it is %s: set build.timeout higher", m.Deadline, needs))
+	if needs := m.needs(live.Hash); m.limits.Load().Deadline <= needs {
+		m.end(r, fmt.Sprintf("build.timeout is %s, and the recipe's own limit with what comes beside it is %s: set build.timeout higher", m.limits.Load().Deadline, needs))
 		return
 	}
 	if r.Attempt != nil && r.Attempt.Number == number && r.Attempt.Recipe == live.Hash && r.Attempt.Deadline > time.Now().UnixMilli() {
@@ -233,7 +233,7 @@ func (m *Member) postpone(r Request) {
 		return
 	}
 	later := *r.Attempt
-	later.Deadline = now.Add(m.Deadline).UnixMilli()
+	later.Deadline = now.Add(m.limits.Load().Deadline).UnixMilli()
 	r.Attempt = &later
 	m.remember(r)
 }
@@ -344,7 +344,7 @@ func (m *Member) resolve(ctx context.Context, r Request, recipe *record.Recipe, 
 		return err
 	}
 	r.Attempt = &record.Attempt{
-		Asker: m.Identity, Deadline: time.Now().Add(m.Deadline).UnixMilli(), Engine: m.engine.Name(),
+		Asker: m.Identity, Deadline: time.Now().Add(m.limits.Load().Deadline).UnixMilli(), Engine: m.engine.Name(),
 		Lock: d, Number: number, Platform: recipe.Platform, Recipe: recipe.Hash(),
 	}
 	return m.saveRequest(r)

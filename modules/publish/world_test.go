@@ -150,7 +150,7 @@ func (n *node) start(fatal int, after bool) *life {
 	l := &life{node: n, pool: attest.NewPool(w.c), cancel: cancel, ended: make(chan struct{}), dead: make(chan struct{}), fatal: fatal, after: after}
 	config := publish.Config{
 		Identity: w.Nodes[n.index].ID, Vote: w.Nodes[n.index].Signers.Vote, Folder: n.folder, Platforms: []string{chaintest.Platform},
-		Parallel: 1, Deadline: 2 * time.Hour, Relay: 5 * time.Second, Log: slog.New(slog.DiscardHandler),
+		Limits: publish.Limits{Parallel: 1, Deadline: 2 * time.Hour}, Relay: 5 * time.Second, Log: slog.New(slog.DiscardHandler),
 		Voting:  func() bool { return true },
 		Recipes: func() ([]*record.Recipe, error) { return n.recipes, nil },
 		Disk:    lifeDisk{durable.OS(true), l},

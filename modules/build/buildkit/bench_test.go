@@ -58,7 +58,7 @@ func BenchmarkBuild(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	e, err := buildkit.New(buildkit.Config{Addresses: []string{d.Address}, Scratch: b.TempDir()})
+	e, err := buildkit.New(buildkit.Config{Limits: buildkit.Limits{Addresses: []string{d.Address}}, Scratch: b.TempDir()})
 	if err != nil {
 		b.Fatal(err)
 	}

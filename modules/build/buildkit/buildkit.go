@@ -21,6 +21,7 @@ import (
 	"os"
 	"path"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,10 +45,7 @@ const Compatibility = 30
 
 // Config is an engine's configuration.
 type Config struct {
-	// Addresses are the buildkitd to use, such as
-	// "unix:///run/pyrsia/buildkitd.sock". A build goes to the one with the
-	// fewest builds of this engine; with none reachable it fails.
-	Addresses []string
+	Limits // to begin with
 
 	// Relay is the program that runs beside the commands of Resolve: the path of
 	// a static executable, then arguments that make it behave as relay.Run, such
@@ -62,6 +60,14 @@ type Config struct {
 	// CgroupParent is the control group below which build steps run, "" for
 	// buildkitd's own.
 	CgroupParent string
+}
+
+// Limits are what SetLimits changes while builds run.
+type Limits struct {
+	// Addresses are the buildkitd to use, such as
+	// "unix:///run/pyrsia/buildkitd.sock". A build goes to the one with the
+	// fewest builds of this engine; with none reachable it fails.
+	Addresses []string
 
 	// Memory and Time bound every build, whatever its recipe allows. Bytes; 0 is
 	// no bound.
@@ -72,28 +78,53 @@ type Config struct {
 // Engine implements build.Engine. It is safe for concurrent use and holds
 // nothing that outlives a call.
 type Engine struct {
-	config Config
+	config Config // without its limits
 
-	mu      sync.Mutex
-	running []int // builds by address
+	mu      sync.Mutex // guards what follows
+	limits  Limits
+	running map[string]int // builds by address
 }
 
 var _ build.Engine = (*Engine)(nil)
 
 // New checks the configuration. It starts nothing and connects to nothing.
 func New(config Config) (*Engine, error) {
-	if len(config.Addresses) == 0 {
-		return nil, errors.New("BuildKit has no address: name at least one worker")
-	}
-	for _, a := range config.Addresses {
-		if !strings.Contains(a, "://") {
-			return nil, fmt.Errorf("BuildKit address %q: want a URL such as unix:///run/pyrsia/buildkitd.sock", a)
-		}
-	}
 	if config.Scratch == "" {
 		config.Scratch = os.TempDir()
 	}
-	return &Engine{config: config, running: make([]int, len(config.Addresses))}, nil
+	e := &Engine{config: config, running: map[string]int{}}
+	return e, e.SetLimits(config.Limits)
+}
+
+// SetLimits makes other limits count for the builds that begin from now on. What
+// Check refuses changes nothing.
+func (e *Engine) SetLimits(limits Limits) error {
+	if err := limits.Check(); err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.limits = limits
+	return nil
+}
+
+func (e *Engine) limitsNow() Limits {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.limits
+}
+
+// Check tells whether an engine can go by the limits.
+func (l Limits) Check() error {
+	if len(l.Addresses) == 0 {
+		return errors.New("BuildKit has no address: name at least one worker")
+	}
+	for _, a := range l.Addresses {
+		if !strings.Contains(a, "://") {
+			return fmt.Errorf("BuildKit address %q: want a URL such as unix:///run/pyrsia/buildkitd.sock", a)
+		}
+	}
+	return nil
 }
 
 // Name implements build.Engine.
@@ -143,7 +174,8 @@ type run struct {
 
 // run prepares a job, and cleans up after it whatever happens.
 func (e *Engine) run(ctx context.Context, job build.Job, relay *relayPlan, do func(context.Context, *run) error) error {
-	limit := e.limit(job)
+	limits := e.limitsNow()
+	limit := limits.time(job)
 	if limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w: it took longer than its limit of %s", build.ErrFailed, limit))
@@ -158,12 +190,12 @@ func (e *Engine) run(ctx context.Context, job build.Job, relay *relayPlan, do fu
 	if err := checkJob(job); err != nil {
 		return err
 	}
-	memory := e.memory(job)
+	memory := limits.memory(job)
 	p := newPlan(job, scratch)
 	p.cgroup, p.relay, p.log = e.config.CgroupParent, relay, newProgress(job.Log)
 	p.limits = llb.LinuxResources{Memory: memory, MemorySwap: memory} // together: no swap
 
-	c, release, err := e.connect(ctx)
+	c, release, err := e.connect(ctx, limits.Addresses)
 	if err != nil {
 		return err
 	}
@@ -202,56 +234,58 @@ func (e *Engine) explain(ctx context.Context, p *plan, err error) error {
 	return fmt.Errorf("BuildKit: %w", err)
 }
 
-func (e *Engine) limit(job build.Job) time.Duration {
+func (l Limits) time(job build.Job) time.Duration {
 	limit := time.Duration(job.Recipe.Limits.Seconds) * time.Second
-	if e.config.Time > 0 && (limit <= 0 || limit > e.config.Time) {
-		limit = e.config.Time
+	if l.Time > 0 && (limit <= 0 || limit > l.Time) {
+		limit = l.Time
 	}
 	return limit
 }
 
-func (e *Engine) memory(job build.Job) int64 {
+func (l Limits) memory(job build.Job) int64 {
 	limit := job.Recipe.Limits.Memory
-	if e.config.Memory > 0 && (limit <= 0 || limit > e.config.Memory) {
-		limit = e.config.Memory
+	if l.Memory > 0 && (limit <= 0 || limit > l.Memory) {
+		limit = l.Memory
 	}
 	return max(limit, 0)
 }
 
 // connect takes the least busy buildkitd that answers.
-func (e *Engine) connect(ctx context.Context) (*client.Client, func(), error) {
+func (e *Engine) connect(ctx context.Context, addresses []string) (*client.Client, func(), error) {
 	var failures []error
-	tried := make([]bool, len(e.config.Addresses))
-	for range e.config.Addresses {
-		i := e.claim(tried)
-		c, err := dial(ctx, e.config.Addresses[i])
+	for left := addresses; len(left) > 0; {
+		var address string
+		address, left = e.claim(left)
+		c, err := dial(ctx, address)
 		if err == nil {
-			return c, func() { c.Close(); e.unclaim(i) }, nil
+			return c, func() { c.Close(); e.unclaim(address) }, nil
 		}
-		e.unclaim(i)
-		failures = append(failures, fmt.Errorf("%s: %w", e.config.Addresses[i], err))
+		e.unclaim(address)
+		failures = append(failures, fmt.Errorf("%s: %w", address, err))
 	}
 	return nil, nil, fmt.Errorf("no buildkitd answers: %w", errors.Join(failures...))
 }
 
-func (e *Engine) claim(tried []bool) int {
+// claim takes the least busy of some addresses; left are the others.
+func (e *Engine) claim(addresses []string) (address string, left []string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	best := -1
-	for i, n := range e.running {
-		if !tried[i] && (best < 0 || n < e.running[best]) {
+	best := 0
+	for i, a := range addresses {
+		if e.running[a] < e.running[addresses[best]] {
 			best = i
 		}
 	}
-	tried[best] = true
-	e.running[best]++
-	return best
+	e.running[addresses[best]]++
+	return addresses[best], slices.Delete(slices.Clone(addresses), best, best+1)
 }
 
-func (e *Engine) unclaim(i int) {
+func (e *Engine) unclaim(address string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.running[i]--
+	if e.running[address]--; e.running[address] == 0 {
+		delete(e.running, address)
+	}
 }
 
 // dial connects and asks one small question, since the client itself connects

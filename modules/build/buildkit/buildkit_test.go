@@ -25,7 +25,7 @@ func newEngine(t *testing.T, d *buildkittest.Daemon) *buildkit.Engine {
 	t.Helper()
 	relay, err := buildkittest.Relay(t.Context())
 	must(t, err)
-	e, err := buildkit.New(buildkit.Config{Addresses: []string{d.Address}, Scratch: t.TempDir(), Relay: relay})
+	e, err := buildkit.New(buildkit.Config{Limits: buildkit.Limits{Addresses: []string{d.Address}}, Scratch: t.TempDir(), Relay: relay})
 	must(t, err)
 	return e
 }
@@ -53,7 +53,7 @@ func testMemory(t *testing.T, e *buildkit.Engine) {
 
 // TestNoDaemon wants an error that is not the recipe's fault, at once.
 func TestNoDaemon(t *testing.T) {
-	e, err := buildkit.New(buildkit.Config{Addresses: []string{"unix://" + filepath.Join(t.TempDir(), "none.sock")}, Scratch: t.TempDir()})
+	e, err := buildkit.New(buildkit.Config{Limits: buildkit.Limits{Addresses: []string{"unix://" + filepath.Join(t.TempDir(), "none.sock")}}, Scratch: t.TempDir()})
 	must(t, err)
 	b := buildtest.NewBench(t)
 	_, err = e.Build(t.Context(), b.Job(b.Recipe("true"), new(buildtest.Log)))
@@ -79,11 +79,11 @@ func TestDaemonDies(t *testing.T) {
 
 func TestNew(t *testing.T) {
 	for _, addresses := range [][]string{nil, {"/run/buildkitd.sock"}} {
-		if _, err := buildkit.New(buildkit.Config{Addresses: addresses}); err == nil {
+		if _, err := buildkit.New(buildkit.Config{Limits: buildkit.Limits{Addresses: addresses}}); err == nil {
 			t.Errorf("New(%q) is no error", addresses)
 		}
 	}
-	e, err := buildkit.New(buildkit.Config{Addresses: []string{"unix:///x"}})
+	e, err := buildkit.New(buildkit.Config{Limits: buildkit.Limits{Addresses: []string{"unix:///x"}}})
 	must(t, err)
 	if e.Name() != "buildkit/30" {
 		t.Errorf("name %q", e.Name())

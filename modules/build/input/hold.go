@@ -156,7 +156,7 @@ func (h *holding) upstream(ctx context.Context, e record.LockEntry) error {
 		h.counter.bytes(d.Size)
 		return nil
 	}
-	base, ok := h.upstreams[e.Kind]
+	base, ok := h.Keeper.upstream(e.Kind)
 	if !ok {
 		return unavailable(e.Path, fmt.Errorf("no upstream for %q is configured", e.Kind))
 	}
@@ -199,7 +199,7 @@ func (k *Keeper) sourcePlaces(s record.Source, path string) ([]place, error) {
 // places are the addresses of paths below an upstream; none where the upstream
 // is not configured.
 func (k *Keeper) places(upstream string, like place, paths ...string) []place {
-	base, ok := k.upstreams[upstream]
+	base, ok := k.upstream(upstream)
 	if !ok {
 		return nil
 	}

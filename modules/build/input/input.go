@@ -27,6 +27,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"sync/atomic"
 	"time"
 
 	"github.com/pyrsia/appliance/modules/artifact"
@@ -93,7 +94,7 @@ type Config struct {
 // one lock at a time only waste traffic.
 type Keeper struct {
 	config    Config
-	upstreams map[string]*url.URL
+	upstreams atomic.Pointer[map[string]*url.URL]
 	fetch     *fetcher
 	proven    *provenRecord
 }
@@ -115,17 +116,33 @@ func New(config Config) (*Keeper, error) {
 	if config.Store == nil || config.Chain == nil || config.Peer == nil {
 		return nil, errors.New("input: store, chain and peer are required")
 	}
-	k := &Keeper{config: config, upstreams: map[string]*url.URL{}, fetch: newFetcher(config)}
-	for kind, base := range config.Upstreams {
-		u, err := url.Parse(base)
-		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
-			return nil, fmt.Errorf("input: upstream %q: %q is no http or https address", kind, base)
-		}
-		k.upstreams[kind] = u
+	k := &Keeper{config: config, fetch: newFetcher(config)}
+	if err := k.SetUpstreams(config.Upstreams); err != nil {
+		return nil, err
 	}
 	var err error
 	k.proven, err = openProven(durable.OS(true), config.Folder)
 	return k, err
+}
+
+// SetUpstreams makes other upstreams count from the next call on. What was proven by
+// the ones before stays proven. An error changes nothing.
+func (k *Keeper) SetUpstreams(bases map[string]string) error {
+	upstreams := map[string]*url.URL{}
+	for kind, base := range bases {
+		u, err := url.Parse(base)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			return fmt.Errorf("input: upstream %q: %q is no http or https address", kind, base)
+		}
+		upstreams[kind] = u
+	}
+	k.upstreams.Store(&upstreams)
+	return nil
+}
+
+func (k *Keeper) upstream(kind string) (*url.URL, bool) {
+	base, ok := (*k.upstreams.Load())[kind]
+	return base, ok
 }
 
 // Close closes the record of what was proven.

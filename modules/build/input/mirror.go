@@ -59,7 +59,7 @@ func (k *Keeper) Mirror(ctx context.Context, report Report) (*Mirror, error) {
 }
 
 func (k *Keeper) mirror(ctx context.Context, counter *counter) (*Mirror, error) {
-	upstream, ok := k.upstreams["maven"]
+	upstream, ok := k.upstream("maven")
 	if !ok {
 		return nil, errors.New("no upstream for \"maven\" is configured: set it, then resolve again")
 	}

@@ -143,7 +143,7 @@ func (r *resolving) debian(ctx context.Context) error {
 	if len(r.recipe.Debian) == 0 {
 		return nil
 	}
-	base, ok := r.upstreams["debian"]
+	base, ok := r.upstream("debian")
 	if !ok {
 		return errors.New("no upstream for \"debian\" is configured: set it, then resolve again")
 	}

@@ -162,12 +162,13 @@ type Host struct {
 	log      *slog.Logger
 	upload   *bucket
 
-	mu    sync.Mutex
-	share bool
-	peers map[record.Identity][]ma.Multiaddr
-	shut  map[record.Identity]time.Time // nodes to refuse until then
-	run   *run
-	ready chan struct{} // closed while Serve runs and listens
+	mu     sync.Mutex
+	share  bool
+	listen []string
+	peers  map[record.Identity][]ma.Multiaddr
+	shut   map[record.Identity]time.Time // nodes to refuse until then
+	run    *run
+	ready  chan struct{} // closed while Serve runs and listens
 }
 
 // run is what lives as long as one call of Serve.
@@ -181,6 +182,7 @@ type run struct {
 
 	mu        sync.Mutex
 	closing   bool
+	opened    map[string][]ma.Multiaddr // what listens, by how it was configured
 	keepers   map[record.Identity]*keeper
 	watched   map[peer.ID]*watch
 	lines     map[record.Identity]*line
@@ -221,7 +223,7 @@ func New(config Config, store distribution.Store) (*Host, error) {
 	}
 	h := &Host{
 		config: config, timing: config.Timing.withDefaults(), store: store, key: key,
-		identity: record.NewIdentity(public), log: config.Log, share: config.Share,
+		identity: record.NewIdentity(public), log: config.Log, share: config.Share, listen: config.Listen,
 		shut:   map[record.Identity]time.Time{},
 		upload: newBucket(config.UploadRate, realClock{}), ready: make(chan struct{}),
 	}
@@ -304,7 +306,7 @@ func (h *Host) Serve(ctx context.Context) error {
 // opens each and closes it again, so that a node with a port in use can stop
 // before it does anything; Serve alone would try again for as long as it runs.
 func (h *Host) Free() error {
-	for _, address := range h.config.Listen {
+	for _, address := range h.listening() {
 		addr, _ := ma.NewMultiaddr(address) // New has parsed it
 		if err := free(addr); err != nil {
 			return fmt.Errorf("cannot listen on %s: %w", address, err)
@@ -383,7 +385,7 @@ func (h *Host) start(ctx context.Context) (*run, error) {
 	}
 	r := &run{
 		h: h, ctx: ctx, host: lib, bytes: counter, began: time.Now(),
-		keepers: map[record.Identity]*keeper{}, watched: map[peer.ID]*watch{}, lines: map[record.Identity]*line{},
+		opened: map[string][]ma.Multiaddr{}, keepers: map[record.Identity]*keeper{}, watched: map[peer.ID]*watch{}, lines: map[record.Identity]*line{},
 		transfers: map[transferKey]*transfer{}, timeouts: map[record.Identity]time.Time{},
 		joined: make(chan struct{}), slots: make(chan struct{}, maxTransfers), serving: newSlots(maxServing, eachServing, reservedServing),
 		followers: newSlots(maxFollowers, eachFollower, reservedFollowers),
@@ -399,9 +401,8 @@ func (h *Host) start(ctx context.Context) (*run, error) {
 	if h.config.Blocks != nil {
 		r.handle(distribution.ChainProtocol, r.serveChain)
 	}
-	for _, address := range h.config.Listen {
-		addr, _ := ma.NewMultiaddr(address) // New has parsed it
-		if err := lib.Network().Listen(addr); err != nil {
+	for _, address := range h.listening() {
+		if err := r.listenOn(address); err != nil {
 			return nil, errors.Join(fmt.Errorf("cannot listen on %s: %w", address, err), lib.Close())
 		}
 	}

@@ -205,6 +205,64 @@ func TestPortInUse(t *testing.T) {
 	}
 }
 
+// Other addresses are listened on while a download runs over the one that goes.
+func TestListen(t *testing.T) {
+	for kind, listen := range map[string]string{"TCP": "/ip4/127.0.0.1/tcp/0", "QUIC": "/ip4/127.0.0.1/udp/0/quic-v1"} {
+		t.Run(kind, func(t *testing.T) {
+			a := start(t, 1, memory.New(), func(c *Config) { c.Listen = []string{listen} })
+			b := start(t, 2, memory.New(), nil, a)
+			before := a.addresses()
+			desc := put(t, a.store, storetest.Random(20*store.MaxSlice, 1))
+			r, err := b.Open(t.Context(), desc)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			if _, err := io.CopyN(io.Discard, r, store.MaxSlice); err != nil {
+				t.Fatal(err)
+			}
+			commit, _, err := a.Listen([]string{"/ip4/127.0.0.1/tcp/0"})
+			if kind == "TCP" { // the same: nothing is to be done
+				commit, _, err = a.Listen([]string{"/ip4/127.0.0.2/tcp/0"})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(a.addresses()) != 2 {
+				t.Errorf("before the commit it listens on %v", a.addresses())
+			}
+			commit()
+			after := a.addresses()
+			if len(after) != 1 || after[0] == before[0] {
+				t.Errorf("it listens on %v, before on %v", after, before)
+			}
+			if _, err := io.Copy(io.Discard, r); err != nil {
+				t.Errorf("the open download: %v", err)
+			}
+			start(t, 3, memory.New(), nil, a) // connects by the new address
+		})
+	}
+}
+
+// A list with an address that is not to be had changes nothing, nor does undo.
+func TestListenChangesAllOrNothing(t *testing.T) {
+	a, b := start(t, 1, memory.New(), nil), start(t, 2, memory.New(), nil)
+	before := fmt.Sprint(a.addresses())
+	if _, _, err := a.Listen([]string{"/ip4/127.0.0.2/tcp/0", b.addresses()[0]}); err == nil {
+		t.Error("a port in use is taken")
+	} else if got := fmt.Sprint(a.addresses()); got != before {
+		t.Errorf("it listens on %s, before on %s", got, before)
+	}
+	_, undo, err := a.Listen([]string{"/ip4/127.0.0.2/tcp/0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	undo()
+	if got := fmt.Sprint(a.addresses()); got != before {
+		t.Errorf("undone, it listens on %s, before on %s", got, before)
+	}
+}
+
 func TestReconnectsAfterRestart(t *testing.T) {
 	a := start(t, 1, memory.New(), nil)
 	addresses := a.addresses()

@@ -227,6 +227,42 @@ func TestNewLineIsIntroduced(t *testing.T) {
 	}
 }
 
+// TestRenewLines: a line that is open is offered anew, and what waited for it is gone.
+func TestRenewLines(t *testing.T) {
+	ids := []record.Identity{idOf(t, 1), idOf(t, 2)}
+	var in, out inbox
+	a := start(t, 1, emptyStore(), in.member(ids...))
+	offers, take := make(chan struct{}), make(chan struct{})
+	b := start(t, 2, emptyStore(), func(c *Config) {
+		out.member(ids...)(c)
+		c.OnConnect = func(context.Context, record.Identity) error {
+			offers <- struct{}{}
+			<-take
+			return nil
+		}
+	}, a)
+	send := func(text string) {
+		t.Helper()
+		if err := b.Send(t.Context(), a.Identity(), []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	<-offers
+	send("dropped")
+	b.RenewLines()
+	take <- struct{}{}
+	<-offers
+	send("kept")
+	take <- struct{}{}
+	storetest.Await(t, func() bool { return len(in.messages()) > 0 })
+	b.RenewLines()
+	<-offers
+	take <- struct{}{}
+	if got, want := fmt.Sprint(in.messages()), fmt.Sprint([]string{b.Identity().Short() + ":kept"}); got != want {
+		t.Errorf("received %v, want %v", got, want)
+	}
+}
+
 func TestLineKeepsTheNewest(t *testing.T) {
 	l := &line{wake: make(chan struct{}, 1)}
 	for range 5 {

@@ -25,7 +25,7 @@ const (
 	slowClient = 20 * time.Second
 )
 
-var slices = sync.Pool{New: func() any { p := make([]byte, 0, maxSliceBody+8); return &p }}
+var buffers = sync.Pool{New: func() any { p := make([]byte, 0, maxSliceBody+8); return &p }}
 
 // serveBlob answers one client's questions until it goes.
 func (r *run) serveBlob(s network.Stream) {
@@ -61,8 +61,8 @@ func (r *run) answer(s network.Stream, from record.Identity, frame []byte) error
 		return err
 	}
 	defer release()
-	buffer := slices.Get().(*[]byte)
-	defer slices.Put(buffer)
+	buffer := buffers.Get().(*[]byte)
+	defer buffers.Put(buffer)
 	reply := append((*buffer)[:0], 0, 0, 0, 0, statusOK)
 	reply, err = r.h.store.Slice(reply, q.digests[0], q.offset, q.length)
 	*buffer = reply

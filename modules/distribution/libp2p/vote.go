@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -70,6 +72,23 @@ func (h *Host) Discard(to record.Identity) {
 	}
 }
 
+// RenewLines ends the line to every member, with what waits to be sent: each is made
+// anew, and OnConnect called. So who begins to use the lines knows that nothing goes
+// over one that it has not taken.
+func (h *Host) RenewLines() {
+	r, err := h.running()
+	if err != nil {
+		return
+	}
+	r.mu.Lock()
+	lines := slices.Collect(maps.Values(r.lines))
+	r.mu.Unlock()
+	for _, l := range lines {
+		l.clear()
+		l.hangUp()
+	}
+}
+
 // greet opens the line to a connected peer that is a member, so that OnConnect
 // is called though nothing was sent yet.
 func (r *run) greet(id record.Identity) {
@@ -123,9 +142,10 @@ type line struct {
 	wake chan struct{} // something waits to be sent
 	came chan struct{} // there is a new connection
 
-	mu    sync.Mutex
-	queue [][]byte
-	bytes int
+	mu     sync.Mutex
+	queue  [][]byte
+	bytes  int
+	stream network.Stream // of the talk under way, or of the last one
 }
 
 func (r *run) line(to record.Identity) (*line, error) {
@@ -163,6 +183,14 @@ func (l *line) clear() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.queue, l.bytes = nil, 0
+}
+
+func (l *line) hangUp() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.stream != nil {
+		_ = l.stream.Reset()
+	}
 }
 
 func (l *line) pop() ([]byte, bool) {
@@ -227,6 +255,9 @@ func (l *line) talk() error {
 		return err
 	}
 	defer s.Reset()
+	l.mu.Lock()
+	l.stream = s
+	l.mu.Unlock()
 	// A member that takes our messages greets, and never writes again: the end
 	// of its side is how a refusal or a restart shows while nothing is sent.
 	_ = s.SetDeadline(time.Now().Add(l.r.h.timing.PingWait))

@@ -71,17 +71,19 @@ func NewWorld(t testing.TB) *World {
 
 // Ports are the world as a mirror sees it.
 func (w *World) Ports() mirror.Ports {
-	return mirror.Ports{
-		Log: w, Index: w, Store: store{w}, Peers: peers{w}, Builds: w,
-		Upstreams: map[string]mirror.Upstream{"docker": w.Up, "maven": w.Up},
-	}
+	return mirror.Ports{Log: w, Index: w, Store: store{w}, Peers: peers{w}, Builds: w}
+}
+
+// Upstreams are the world's one for both ecosystems.
+func (w *World) Upstreams() map[string]mirror.Upstream {
+	return map[string]mirror.Upstream{"docker": w.Up, "maven": w.Up}
 }
 
 // Start makes a mirror over the world that serves until the test ends. Every
 // ecosystem has the policy.
 func (w *World) Start(t testing.TB, policy mirror.Policy, declared ...string) *mirror.Mirror {
 	t.Helper()
-	return w.StartWith(t, mirror.Config{Ecosystems: Everything(policy, declared...)})
+	return w.StartWith(t, mirror.Config{Rules: mirror.Rules{Ecosystems: Everything(policy, declared...)}})
 }
 
 // Everything is both ecosystems with one policy.
@@ -90,12 +92,14 @@ func Everything(policy mirror.Policy, declared ...string) map[string]mirror.Ecos
 	return map[string]mirror.Ecosystem{"docker": e, "maven": e}
 }
 
-// StartWith makes a mirror as configured; a folder is made where none is named.
+// StartWith makes a mirror as configured; a folder is made where none is named, and
+// the world's upstream is that of both ecosystems.
 func (w *World) StartWith(t testing.TB, config mirror.Config) *mirror.Mirror {
 	t.Helper()
 	if config.Folder == "" {
 		config.Folder = t.TempDir()
 	}
+	config.Upstreams = w.Upstreams()
 	m, err := mirror.New(config, w.Ports())
 	if err != nil {
 		t.Fatal(err)

@@ -188,7 +188,7 @@ func TestPagesAreNotServedAsPages(t *testing.T) {
 func TestRefusals(t *testing.T) {
 	w := mirrortest.NewWorld(t)
 	w.Vouch(artifact.Maven{Group: "org.example", Artifact: "lost", Version: "1", Extension: "jar"}.Name(), "", noise(1, 10))
-	m := w.StartWith(t, mirror.Config{Deny: []string{"pkg:maven/org.evil/*"}})
+	m := w.StartWith(t, mirror.Config{Rules: mirror.Rules{Deny: []string{"pkg:maven/org.evil/*"}}})
 	server := httptest.NewServer(maven.New(m))
 	defer server.Close()
 	for _, test := range []struct {

@@ -236,7 +236,7 @@ func TestRefusals(t *testing.T) {
 	none := "sha256:" + strings.Repeat("0", 64)
 	lost := noise(7, 100)
 	w.Vouch(artifact.Name{Package: artifact.DockerPURL("app", none), File: "x"}, "", lost)
-	m := w.StartWith(t, mirror.Config{Deny: []string{"pkg:docker/evil/*"}})
+	m := w.StartWith(t, mirror.Config{Rules: mirror.Rules{Deny: []string{"pkg:docker/evil/*"}}})
 	url := serve(t, oci.New(oci.Config{}, m))
 	for _, test := range []struct {
 		method, path string
