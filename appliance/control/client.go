@@ -90,6 +90,44 @@ func (c *Client) Check(ctx context.Context, progress func(Progress) error) (repo
 	return report, c.interrupted(ctx, err)
 }
 
+// Reload implements Node.
+func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
+	body, err := c.open(ctx, http.MethodPost, "/v1/reload", nil, nil)
+	if err != nil {
+		return Reloaded{}, err
+	}
+	return decode[Reloaded](body)
+}
+
+// Plan implements Node.
+func (c *Client) Plan(ctx context.Context, file string, source []byte) (Plan, error) {
+	body, err := c.open(ctx, http.MethodPost, "/v1/plan", nil, requestPlan{File: file, Source: source})
+	if err != nil {
+		return Plan{}, err
+	}
+	return decode[Plan](body)
+}
+
+// Configuration implements Node.
+func (c *Client) Configuration(ctx context.Context) ([]Setting, error) {
+	return fetch[[]Setting](ctx, c, "/v1/configuration", nil)
+}
+
+// History implements Node.
+func (c *Client) History(ctx context.Context) ([]Taken, error) {
+	return fetch[[]Taken](ctx, c, "/v1/history", nil)
+}
+
+// Past implements Node.
+func (c *Client) Past(ctx context.Context, number int) ([]byte, error) {
+	body, err := c.open(ctx, http.MethodGet, "/v1/history/"+strconv.Itoa(number), nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close() //nolint:errcheck // reading is over
+	return io.ReadAll(io.LimitReader(body, maxAnswer))
+}
+
 // Builds implements Node.
 func (c *Client) Builds(ctx context.Context) ([]Build, error) {
 	return fetch[[]Build](ctx, c, "/v1/builds", nil)

@@ -31,6 +31,7 @@ type Node interface {
 	Recipes
 	Log
 	Artifacts
+	Configurator
 }
 
 // Inspector tells how the node is.
@@ -126,16 +127,98 @@ type Artifacts interface {
 	Sources(ctx context.Context, ref string) ([]Artifact, error)
 }
 
+// Configurator knows what the node runs with, and changes it.
+type Configurator interface {
+	// Reload reads pyrsia.hcl again and puts it in force, in all its parts or in none.
+	// The error says in one sentence what is wrong and where.
+	Reload(ctx context.Context) (Reloaded, error)
+
+	// Plan is what a reload would do: of the node's own pyrsia.hcl, or where file is
+	// not "" of the source of another one, which file is the name of.
+	Plan(ctx context.Context, file string, source []byte) (Plan, error)
+
+	// Configuration are all settings as the node runs with them.
+	Configuration(ctx context.Context) ([]Setting, error)
+
+	// History are the configurations that the node ran with and still keeps, the
+	// newest first.
+	History(ctx context.Context) ([]Taken, error)
+
+	// Past is the source of one of them.
+	Past(ctx context.Context, number int) ([]byte, error)
+}
+
+// Plan is the difference between what a node runs with and another configuration.
+type Plan struct {
+	File    string   `json:"file"`    // the other one
+	Number  int      `json:"number"`  // of the one that the node runs with
+	Changes []Change `json:"changes"` // in the order of the documentation
+}
+
+// The effects of changes.
+const (
+	EffectLive  = "live"  // in force at once, interrupting nothing
+	EffectRole  = "role"  // starts or stops the build modules
+	EffectFixed = "fixed" // refused while the node runs
+)
+
+// Change is one setting of a plan.
+type Change struct {
+	Path   string `json:"path"`
+	Old    string `json:"old"` // as it would stand in the file, "" where nothing is set
+	New    string `json:"new"`
+	Effect string `json:"effect"`
+	Line   int    `json:"line,omitempty"` // of the new value; 0 for a default
+
+	// Of a list, what comes and what goes.
+	Added   []string `json:"added,omitempty"`
+	Removed []string `json:"removed,omitempty"`
+}
+
+// Reloaded is what a reload has done.
+type Reloaded struct {
+	Plan           // Number is that of the new configuration
+	Warning string `json:"warning,omitempty"`
+
+	Took time.Duration `json:"tookNanoseconds"`
+}
+
+// Setting is one setting that the node runs with.
+type Setting struct {
+	Path  string `json:"path"`
+	Value string `json:"value"`
+	File  string `json:"file,omitempty"` // where it stands; "" for a default
+	Line  int    `json:"line,omitempty"`
+}
+
+// Taken is a configuration that the node ran with.
+type Taken struct {
+	Number int       `json:"number"`
+	Time   time.Time `json:"time"` // since when
+	Now    bool      `json:"now"`  // the node runs with it
+}
+
+// Configuration is what a node runs with, in short.
+type Configuration struct {
+	File     string    `json:"file"`   // its pyrsia.hcl
+	Number   int       `json:"number"` // counts the ones that it ran with; 0 while it starts
+	Taken    time.Time `json:"taken"`
+	Rejected string    `json:"rejected,omitempty"` // why the file as it was last read is not in force
+	Instead  string    `json:"instead,omitempty"`  // what it started with, because the file was broken
+}
+
 // Status is a picture of a node. Byte counts are bytes.
 type Status struct {
 	Version  string          `json:"version"`
-	Config   string          `json:"config"` // path of the file it runs with
+	Config   string          `json:"config"` // path of its pyrsia.hcl
 	Role     string          `json:"role"`   // "build" or "regular"
 	Identity record.Identity `json:"identity"`
 	Operator string          `json:"operator,omitempty"`
 	Started  time.Time       `json:"started"`
 	Addrs    []string        `json:"addresses"` // multiaddrs it can be dialled at
 	Registry []string        `json:"registry"`  // host:port that clients use
+
+	Configuration Configuration `json:"configuration"`
 
 	Network        string      `json:"network"`
 	Genesis        record.Hash `json:"genesis"`

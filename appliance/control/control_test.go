@@ -53,6 +53,24 @@ func (m *memory) Builds(context.Context) ([]Build, error) { return []Build{m.bui
 func (m *memory) Recipes(context.Context) ([]Recipe, error) {
 	return []Recipe{{Package: plexus}}, m.fail
 }
+func (m *memory) Reload(context.Context) (Reloaded, error) {
+	return Reloaded{Plan: m.plan("/etc/pyrsia.hcl"), Warning: "not noted", Took: time.Millisecond}, m.fail
+}
+func (m *memory) plan(file string) Plan {
+	return Plan{File: file, Number: 7, Changes: []Change{{Path: "distribution.quota", Old: `"1GiB"`, New: `"2GiB"`, Effect: EffectLive, Line: 3, Added: []string{"x"}}}}
+}
+func (m *memory) Plan(_ context.Context, file string, source []byte) (Plan, error) {
+	return m.plan(fmt.Sprintf("%s %x", file, source)), m.fail
+}
+func (m *memory) Configuration(context.Context) ([]Setting, error) {
+	return []Setting{{Path: "log.level", Value: `"info"`, File: "f", Line: 2}}, m.fail
+}
+func (m *memory) History(context.Context) ([]Taken, error) {
+	return []Taken{{Number: 7, Time: time.Unix(7, 0).UTC(), Now: true}}, m.fail
+}
+func (m *memory) Past(_ context.Context, number int) ([]byte, error) {
+	return fmt.Append(nil, "configuration ", number), m.fail
+}
 func (m *memory) Checkpoint(context.Context) (string, error) { return "acme\n1\nroot\n", m.fail }
 func (m *memory) LogProve(_ context.Context, ref string) ([]byte, error) {
 	return []byte("proof of " + ref), m.fail
@@ -173,6 +191,16 @@ func ask(ctx context.Context, n Node) (answers []string, failures []error) {
 	one(checkpoint, err)
 	sources, err := n.Sources(ctx, "")
 	one(len(sources), err)
+	reloaded, err := n.Reload(ctx)
+	one(reloaded, err)
+	plan, err := n.Plan(ctx, "other.hcl", []byte("role = \xff"))
+	one(plan, err)
+	settings, err := n.Configuration(ctx)
+	one(settings, err)
+	taken, err := n.History(ctx)
+	one(taken, err)
+	past, err := n.Past(ctx, 41)
+	one(string(past), err)
 	return answers, failures
 }
 

@@ -17,8 +17,9 @@ import (
 	"github.com/pyrsia/appliance/modules/record"
 )
 
-// maxBody bounds what a caller may send, in bytes: a recipe is at most a leaf.
-const maxBody = 1 << 20
+// maxBody bounds what a caller may send, in bytes: a recipe is at most a leaf, a
+// pyrsia.hcl 1 MiB before it is written as base64.
+const maxBody = 2 << 20
 
 // maxList bounds how many leaves one answer lists.
 const maxList = 10_000
@@ -68,6 +69,23 @@ func New(node Node) *Server {
 	}))
 	s.mux.HandleFunc("GET /v1/artifacts", list(func(r *http.Request) ([]Artifact, error) {
 		return node.Sources(r.Context(), r.FormValue("ref"))
+	}))
+	s.mux.HandleFunc("POST /v1/reload", get(func(r *http.Request) (Reloaded, error) {
+		return node.Reload(r.Context())
+	}))
+	s.mux.HandleFunc("POST /v1/plan", get(s.plan))
+	s.mux.HandleFunc("GET /v1/configuration", list(func(r *http.Request) ([]Setting, error) {
+		return node.Configuration(r.Context())
+	}))
+	s.mux.HandleFunc("GET /v1/history", list(func(r *http.Request) ([]Taken, error) {
+		return node.History(r.Context())
+	}))
+	s.mux.HandleFunc("GET /v1/history/{number}", text(func(r *http.Request) ([]byte, error) {
+		number, err := strconv.Atoi(r.PathValue("number"))
+		if err != nil {
+			return nil, fmt.Errorf("%w number %.40q", ErrInvalid, r.PathValue("number"))
+		}
+		return node.Past(r.Context(), number)
 	}))
 	// Profiles are here and nowhere else: they tell addresses and take time.
 	s.mux.HandleFunc("GET /debug/pprof/", pprof.Index)
@@ -131,6 +149,19 @@ func (s *Server) requestBuild(r *http.Request) (requested, error) {
 	}
 	id, err := s.node.RequestBuild(r.Context(), purl)
 	return requested{ID: id}, err
+}
+
+func (s *Server) plan(r *http.Request) (Plan, error) {
+	var asked requestPlan
+	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+		return Plan{}, fmt.Errorf("%w request: %v", ErrInvalid, err)
+	}
+	return s.node.Plan(r.Context(), asked.File, asked.Source)
+}
+
+type requestPlan struct {
+	File   string `json:"file"`
+	Source []byte `json:"source"`
 }
 
 type requestBuild struct {

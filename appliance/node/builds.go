@@ -10,6 +10,7 @@ import (
 	"sort"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/pyrsia/appliance/appliance/control"
@@ -21,11 +22,12 @@ import (
 
 // RequestBuild implements control.Builder.
 func (n *Node) RequestBuild(_ context.Context, purl artifact.PURL) (string, error) {
-	if n.member == nil {
+	b := n.builder.Load()
+	if b == nil {
 		return "", control.WithHint(fmt.Errorf("%w: this is a regular node; only build nodes build", control.ErrRefused),
-			"ask on one of the build nodes, or set role = \"build\" in "+n.config.File)
+			"ask on one of the build nodes, or set role = \"build\" in "+n.file)
 	}
-	id, err := n.member.RequestBuild(purl)
+	id, err := b.member.RequestBuild(purl)
 	if errors.Is(err, publish.ErrNoRecipe) {
 		return "", fmt.Errorf("%w: %w", control.ErrNotFound, err)
 	}
@@ -52,10 +54,10 @@ func (n *Node) Builds(context.Context) ([]control.Build, error) {
 }
 
 func (n *Node) requests() []publish.Request {
-	if n.member == nil {
-		return nil
+	if b := n.builder.Load(); b != nil {
+		return b.member.Requests()
 	}
-	return n.member.Requests()
+	return nil
 }
 
 func (n *Node) requestsByAttempt() map[record.Hash]publish.Request {
@@ -158,7 +160,7 @@ func (n *Node) memberVotes(a *ledger.Attempt) []control.Vote {
 	leading := leading(a)
 	votes := []control.Vote{}
 	for _, member := range n.chain.Set().Nodes {
-		v := control.Vote{Identity: member.Identity, Label: n.labels[member.Identity], Self: member.Identity == n.identity}
+		v := control.Vote{Identity: member.Identity, Label: n.label(member.Identity), Self: member.Identity == n.identity}
 		v.Vote, v.Reason, v.When = noteVote(notes[member.Identity])
 		if v.Vote == control.VoteNone && contains(a.Holders, member.Identity) {
 			v.Vote = control.VoteHolds
@@ -210,10 +212,11 @@ func contains(ids []record.Identity, id record.Identity) bool {
 
 func (n *Node) notes(recipe record.Hash, attempt int64) map[record.Identity]publish.Note {
 	notes := map[record.Identity]publish.Note{}
-	if n.member == nil {
+	b := n.builder.Load()
+	if b == nil {
 		return notes
 	}
-	for _, note := range n.member.Notes(recipe) {
+	for _, note := range b.member.Notes(recipe) {
 		if note.Attempt == attempt {
 			notes[note.From] = note
 		}
@@ -238,7 +241,10 @@ func noteVote(note publish.Note) (vote, reason string, when time.Time) {
 }
 
 func (n *Node) requestBuild(r publish.Request) control.Build {
-	state, reason := n.member.RequestState(r)
+	state, reason := "waiting", ""
+	if builder := n.builder.Load(); builder != nil {
+		state, reason = builder.member.RequestState(r)
+	}
 	b := control.Build{
 		ID: r.ID, Package: r.Package, State: control.BuildState(state), Reason: reason, Members: []control.Vote{},
 		Majority: n.chain.Set().Majority(), Height: -1, Asked: milliseconds(r.Created), Changed: milliseconds(r.Created),
@@ -257,7 +263,7 @@ func (n *Node) requestBuild(r publish.Request) control.Build {
 	}
 	notes, holders := n.notes(recipe.Hash, number), n.holders(r.Attempt)
 	for _, member := range n.chain.Set().Nodes {
-		v := control.Vote{Identity: member.Identity, Label: n.labels[member.Identity], Self: member.Identity == n.identity}
+		v := control.Vote{Identity: member.Identity, Label: n.label(member.Identity), Self: member.Identity == n.identity}
 		v.Vote, v.Reason, v.When = noteVote(notes[member.Identity])
 		if contains(holders, member.Identity) {
 			v.Vote, v.Reason = control.VoteHolds, ""
@@ -378,7 +384,7 @@ func (n *Node) outputs(a *ledger.Attempt) ([]control.Output, error) {
 			if v.Statement == leading || output.File == (artifact.Descriptor{}) {
 				output.File = s.Descriptor()
 			}
-			output.Members = append(output.Members, control.OutputVote{Identity: v.Identity, Label: n.labels[v.Identity], File: s.Descriptor()})
+			output.Members = append(output.Members, control.OutputVote{Identity: v.Identity, Label: n.label(v.Identity), File: s.Descriptor()})
 		}
 	}
 	outputs := make([]control.Output, 0, len(byName))
@@ -478,23 +484,39 @@ func fingerprint(b control.Build) string {
 
 // watch tells of every change of builds on this node.
 func (n *Node) watch(ctx context.Context) (<-chan struct{}, func()) {
-	if n.member != nil {
-		return n.member.Watch()
-	}
 	ctx, cancel := context.WithCancel(ctx)
 	changed := make(chan struct{}, 1)
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
+	var watching sync.WaitGroup
+	tell := func() {
+		select {
+		case changed <- struct{}{}:
+		default:
+		}
+	}
+	watching.Go(func() {
 		for height := n.chain.Height(); n.chain.Wait(ctx, height+1) == nil; {
 			height = n.chain.Height()
-			select {
-			case changed <- struct{}{}:
-			default:
-			}
+			tell()
 		}
-	}()
-	return changed, func() { cancel(); <-done }
+	})
+	if b := n.builder.Load(); b != nil {
+		watching.Go(func() { b.watch(ctx, tell) })
+	}
+	return changed, func() { cancel(); watching.Wait() }
+}
+
+// watch tells of every change of the member's until the context ends.
+func (b *builder) watch(ctx context.Context, tell func()) {
+	changed, stop := b.member.Watch()
+	defer stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-changed:
+			tell()
+		}
+	}
 }
 
 // BuildLogs implements control.Builder: the asker's own log of finding the
@@ -504,14 +526,15 @@ func (n *Node) BuildLogs(ctx context.Context, ref string, follow bool, w io.Writ
 	if err != nil {
 		return err
 	}
-	if n.member == nil {
+	builder := n.builder.Load()
+	if builder == nil {
 		return control.WithHint(fmt.Errorf("%w: this is a regular node; it builds nothing and has no logs", control.ErrNotFound), "ask on one of the build nodes")
 	}
 	tails := map[string]int64{}
 	written := false
 	for {
 		final := b.State.Final()
-		for _, path := range n.logPaths(b) {
+		for _, path := range n.logPaths(builder, b) {
 			read, err := tail(path, tails[path], w)
 			if err != nil {
 				return err
@@ -537,10 +560,10 @@ func (n *Node) BuildLogs(ctx context.Context, ref string, follow bool, w io.Writ
 	return nil
 }
 
-func (n *Node) logPaths(b control.Build) []string {
-	paths := []string{n.member.LogPath(b.ID)}
+func (n *Node) logPaths(builder *builder, b control.Build) []string {
+	paths := []string{builder.member.LogPath(b.ID)}
 	if a, err := n.attemptOf(b); err == nil && a != nil {
-		paths = append(paths, n.member.LogPath("hold-"+a.Attempt.Digest().Short()), n.member.LogPath(a.ID.String()))
+		paths = append(paths, builder.member.LogPath("hold-"+a.Attempt.Digest().Short()), builder.member.LogPath(a.ID.String()))
 	}
 	return paths
 }
@@ -576,10 +599,11 @@ func (n *Node) Recipes(context.Context) ([]control.Recipe, error) {
 		}
 		recipes = append(recipes, recipe)
 	}
-	if n.recipes == nil {
+	b := n.builder.Load()
+	if b == nil {
 		return recipes, nil
 	}
-	files, _ := n.recipes.Files()
+	files, _ := b.recipes.Files()
 	waiting := map[record.Hash][]record.Identity{}
 	for _, w := range n.waiting() {
 		if w.Attempt == 0 {
@@ -603,10 +627,11 @@ func (n *Node) Recipes(context.Context) ([]control.Recipe, error) {
 }
 
 func (n *Node) recipeFile(hash record.Hash) string {
-	if n.recipes == nil {
+	b := n.builder.Load()
+	if b == nil {
 		return ""
 	}
-	files, _ := n.recipes.Files()
+	files, _ := b.recipes.Files()
 	for _, f := range files {
 		if f.Err == nil && f.Recipe.Hash() == hash {
 			return f.Path
@@ -642,7 +667,8 @@ func (n *Node) missing(have []record.Identity) []record.Identity {
 
 // ResolveLock implements control.Recipes.
 func (n *Node) ResolveLock(ctx context.Context, recipe *record.Recipe, progress func(string) error) (*record.Lock, error) {
-	if n.member == nil {
+	b := n.builder.Load()
+	if b == nil {
 		return nil, control.WithHint(fmt.Errorf("%w: this is a regular node; only build nodes resolve locks", control.ErrRefused), "ask on one of the build nodes")
 	}
 	log, err := os.CreateTemp(n.scratch, "lock-*.log")
@@ -655,7 +681,7 @@ func (n *Node) ResolveLock(ctx context.Context, recipe *record.Recipe, progress 
 	var lock *record.Lock
 	go func() {
 		defer close(done)
-		lock, err = n.member.ResolveLock(ctx, recipe, strings.TrimSuffix(log.Name()[strings.LastIndexByte(log.Name(), '/')+1:], ".log"), log)
+		lock, err = b.member.ResolveLock(ctx, recipe, strings.TrimSuffix(log.Name()[strings.LastIndexByte(log.Name(), '/')+1:], ".log"), log)
 	}()
 	lines, offset := new(lineWriter), int64(0)
 	lines.send = progress

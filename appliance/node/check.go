@@ -22,10 +22,11 @@ import (
 // checked whole when it was opened.
 func (n *Node) Check(ctx context.Context, progress func(control.Progress) error) (control.CheckReport, error) {
 	report, err := checkChain(ctx, n.chain, progress)
-	if err != nil || n.votes == nil {
+	b := n.builder.Load()
+	if err != nil || b == nil {
 		return report, err
 	}
-	report.Voted, err = lastVote(n.votes)
+	report.Voted, err = lastVote(b.votes)
 	return report, err
 }
 

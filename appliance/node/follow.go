@@ -30,7 +30,7 @@ func (n *Node) follow(ctx context.Context) error {
 
 // trusted are the peers that the operator vouches for.
 func (n *Node) trusted() (ids []record.Identity) {
-	for _, peer := range n.config.TrustedBuildPeers {
+	for _, peer := range n.conf().TrustedBuildPeers {
 		if peer.ID != n.identity {
 			ids = append(ids, peer.ID)
 		}
@@ -66,7 +66,7 @@ func (n *Node) followNext(ctx context.Context, turns *turns, slot int) bool {
 		return false
 	}
 	if errors.Is(err, errWrong) || errors.Is(err, errLazy) {
-		n.log.Warn("a peer's chain is of no use; following others for now", "peer", n.label(peer), "why", err)
+		n.log.Warn("a peer's chain is of no use; following others for now", "peer", n.called(peer), "why", err)
 		turns.shun(slot, time.Now())
 		return false
 	}
@@ -275,7 +275,7 @@ func (n *Node) compare(ctx context.Context, peer record.Identity, differs int64)
 	case errors.Is(err, chain.ErrForked):
 		n.log.Error("halted", "error", err)
 	case errors.Is(err, chain.ErrBelowPin):
-		n.log.Warn("a peer follows another branch", "peer", n.label(peer), "error", err)
+		n.log.Warn("a peer follows another branch", "peer", n.called(peer), "error", err)
 	case err != nil:
 		n.log.Debug("cannot compare chains", "peer", peer, "error", err)
 	}
@@ -376,7 +376,7 @@ func (n *Node) logBlocks(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		n.log.Info("block", "height", height, "proposer", n.label(header.Proposer))
+		n.log.Info("block", "height", height, "proposer", n.called(header.Proposer))
 	}
 	return nil
 }

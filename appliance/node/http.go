@@ -1,44 +1,13 @@
 package node
 
 import (
-	"context"
 	"encoding/json"
-	"errors"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/pyrsia/appliance/appliance/control"
 )
-
-// drain is how long open downloads may go on when the node stops.
-const drain = 5 * time.Second
-
-// serveHTTP serves until the context ends, then lets open requests finish. It
-// closes the listener.
-func serveHTTP(ctx context.Context, listener net.Listener, handler http.Handler) error {
-	server := &http.Server{
-		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) },
-	}
-	stopped := make(chan error, 1)
-	go func() {
-		<-ctx.Done()
-		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), drain)
-		defer cancel()
-		err := server.Shutdown(limit)
-		if errors.Is(err, context.DeadlineExceeded) {
-			err = server.Close()
-		}
-		stopped <- err
-	}()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return <-stopped
-}
 
 // routes are the paths of the client port.
 func (n *Node) routes(docker, maven, log http.Handler) http.Handler {
@@ -115,7 +84,7 @@ func contentLength(h http.Header) int64 {
 
 func (n *Node) mirrorStates() []control.Mirror {
 	mirrors := []control.Mirror{}
-	for _, m := range n.config.Mirrors {
+	for _, m := range n.conf().Mirrors {
 		c := n.traffic.of(m.Kind)
 		mirrors = append(mirrors, control.Mirror{
 			Kind: m.Kind, Unverified: string(m.Unverified), Declared: len(m.Packages),

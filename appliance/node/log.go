@@ -86,11 +86,11 @@ func (n *Node) summary(leaf record.Leaf) string {
 	case *record.AttestLeaf:
 		return fmt.Sprintf("%s, %s by %d of %d", n.attemptName(leaf.Attempt), n.attestKind(leaf), len(leaf.Reveals), n.chain.Set().Size())
 	case *record.KeyRotateLeaf:
-		return fmt.Sprintf("new keys of %s, record %d", n.label(leaf.Record.Identity), leaf.Record.Seq)
+		return fmt.Sprintf("new keys of %s, record %d", n.called(leaf.Record.Identity), leaf.Record.Seq)
 	case *record.EvidenceLeaf:
 		return n.accusation(leaf)
 	case *record.Header:
-		return fmt.Sprintf("block %d, proposed by %s", leaf.Height, n.label(leaf.Proposer))
+		return fmt.Sprintf("block %d, proposed by %s", leaf.Height, n.called(leaf.Proposer))
 	}
 	return ""
 }
@@ -100,12 +100,12 @@ func (n *Node) accusation(leaf *record.EvidenceLeaf) string {
 	switch {
 	case len(leaf.Votes) > 0:
 		v := leaf.Votes[0]
-		return fmt.Sprintf("%s signed two different messages as its %s of height %d, round %d", n.label(v.Voter), v.Step, v.Height, v.Round)
+		return fmt.Sprintf("%s signed two different messages as its %s of height %d, round %d", n.called(v.Voter), v.Step, v.Height, v.Round)
 	case len(leaf.Proposals) > 0:
 		p := leaf.Proposals[0]
-		return fmt.Sprintf("%s proposed two different blocks at height %d, round %d", n.label(p.Proposer), p.Height, p.Round)
+		return fmt.Sprintf("%s proposed two different blocks at height %d, round %d", n.called(p.Proposer), p.Height, p.Round)
 	case len(leaf.Commits) > 0:
-		return fmt.Sprintf("%s committed to two different results: %s", n.label(leaf.Commits[0].Identity), n.attemptName(leaf.Attempt))
+		return fmt.Sprintf("%s committed to two different results: %s", n.called(leaf.Commits[0].Identity), n.attemptName(leaf.Attempt))
 	}
 	return ""
 }
@@ -118,8 +118,9 @@ func (n *Node) attestKind(leaf *record.AttestLeaf) string {
 	return "attested differently"
 }
 
-func (n *Node) label(id record.Identity) string {
-	if label := n.labels[id]; label != "" {
+// called is a node for people: its label, or the end of its identity.
+func (n *Node) called(id record.Identity) string {
+	if label := n.label(id); label != "" {
 		return label
 	}
 	return "…" + id.Short()

@@ -269,9 +269,9 @@ func (n *Node) memberIDs() []record.Identity {
 // presence is what this node tells other members of itself.
 func (n *Node) presence() memberlist.State {
 	state := memberlist.State{Height: n.chain.Height(), Software: n.version}
-	if n.member != nil {
-		running, waiting := n.member.Load()
-		state.Running, state.Waiting, state.Limit = int64(running), int64(waiting), n.config.Build.Parallel
+	if b := n.builder.Load(); b != nil {
+		running, waiting := b.member.Load()
+		state.Running, state.Waiting, state.Limit = int64(running), int64(waiting), n.conf().Build.Parallel
 	}
 	return state
 }
@@ -293,21 +293,6 @@ func (a agreement) Tell(note publish.Note) {
 	}
 }
 
-// note takes a member's note to publish.
-func (n *Node) note(from record.Identity, data []byte) {
-	var note publish.Note
-	if len(data) > 8*publish.MaxNoteText { // a character may take six in JSON
-		n.limits.Refused(from, quorum.Oversized)
-		return
-	}
-	if json.Unmarshal(data, &note) != nil || note.From != from {
-		n.limits.Refused(from, quorum.Malformed)
-		return
-	}
-	note.Text = strings.Map(printable, note.Text)
-	n.member.HeardNote(note)
-}
-
 // printable keeps other members' words from steering a terminal.
 func printable(r rune) rune {
 	if r == '\n' || unicode.IsPrint(r) {
@@ -319,12 +304,13 @@ func printable(r rune) rune {
 // waiting is what waits for more members. A service that does not answer at
 // once has nothing to show.
 func (n *Node) waiting() []attest.Progress {
-	if n.quorum == nil {
+	b := n.builder.Load()
+	if b == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 	defer cancel()
-	return n.quorum.Waiting(ctx)
+	return b.quorum.Waiting(ctx)
 }
 
 // wishes takes clients' wishes for packages to the member on a build node; a
@@ -332,17 +318,12 @@ func (n *Node) waiting() []attest.Progress {
 type wishes struct{ node *Node }
 
 func (w wishes) Ask(_ context.Context, pkg artifact.PURL) error {
-	if w.node.member == nil {
+	b := w.node.builder.Load()
+	if b == nil {
 		return nil
 	}
-	_, err := w.node.member.RequestBuild(pkg)
+	_, err := b.member.RequestBuild(pkg)
 	return err
-}
-
-// recipeFolder reads the operator's recipes, again only when a file changed.
-type recipeFolder struct {
-	folder string
-	cache  recipeCache
 }
 
 func isRecipe(entry os.DirEntry) bool {

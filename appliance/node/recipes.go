@@ -13,10 +13,21 @@ import (
 	"github.com/pyrsia/appliance/modules/record"
 )
 
-// recipeCache is what was read of each file, by path.
-type recipeCache struct {
-	mu    sync.Mutex
-	files map[string]recipeFile
+// recipeFolder reads the operator's recipes, again only when a file changed. Safe for
+// concurrent use.
+type recipeFolder struct {
+	mu     sync.Mutex // guards what follows
+	folder string
+	files  map[string]recipeFile // what was read of each file, by path
+}
+
+func newRecipeFolder(folder string) *recipeFolder { return &recipeFolder{folder: folder} }
+
+// set makes it another folder from now on.
+func (r *recipeFolder) set(folder string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.folder = folder
 }
 
 // recipeFile is a file of the recipes folder: a recipe, or what is wrong.
@@ -32,6 +43,8 @@ type recipeFile struct {
 // Files are the files of the folder, sorted by name. A folder that does not
 // exist has none.
 func (r *recipeFolder) Files() ([]recipeFile, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	entries, err := os.ReadDir(r.folder)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -39,10 +52,8 @@ func (r *recipeFolder) Files() ([]recipeFile, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read the recipes: %w", err)
 	}
-	r.cache.mu.Lock()
-	defer r.cache.mu.Unlock()
-	old := r.cache.files
-	r.cache.files = map[string]recipeFile{}
+	old := r.files
+	r.files = map[string]recipeFile{}
 	var files []recipeFile
 	for _, entry := range entries {
 		info, err := entry.Info()
@@ -55,7 +66,7 @@ func (r *recipeFolder) Files() ([]recipeFile, error) {
 			file = recipeFile{Path: path, modified: info.ModTime(), size: info.Size()}
 			file.Recipe, file.Err = recipe.Load(path)
 		}
-		r.cache.files[path] = file
+		r.files[path] = file
 		files = append(files, file)
 	}
 	return files, nil

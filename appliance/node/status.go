@@ -21,8 +21,8 @@ func (n *Node) Status(context.Context) (control.Status, error) {
 	set, frontier := n.chain.Set(), n.chain.Frontier()
 	root := frontier.Root()
 	s := control.Status{
-		Version: n.version, Config: n.config.File, Role: n.role(), Identity: n.identity, Started: n.started,
-		Addrs: n.addresses(), Registry: n.config.Registry.Listen,
+		Version: n.version, Config: n.file, Configuration: n.reload.configuration(), Role: n.roleName(), Identity: n.identity, Started: n.started,
+		Addrs: n.addresses(), Registry: n.conf().Registry.Listen,
 		Network: n.chain.Network().Name, Genesis: n.chain.Network().Genesis, Height: n.chain.Height(), Size: frontier.Size,
 		Root: base64.StdEncoding.EncodeToString(root[:]), CheckpointTime: milliseconds(n.chain.Time()),
 		Stale: n.stale(), Peers: len(n.host.Peers()), Members: n.memberStates(), Majority: set.Majority(), Quorum: set.Quorum(),
@@ -39,19 +39,20 @@ func (n *Node) Status(context.Context) (control.Status, error) {
 		return s, err
 	}
 	held := n.store.Status()
-	s.Store = control.Store{Bytes: held.Bytes, Quota: held.Quota, Files: int64(held.Blobs), Pinned: int64(held.Pinned), Sharing: n.config.Distribution.Share}
+	s.Store = control.Store{Bytes: held.Bytes, Quota: held.Quota, Files: int64(held.Blobs), Pinned: int64(held.Pinned), Sharing: n.conf().Distribution.Share}
 	for _, m := range s.Mirrors {
 		s.Passed.Requests += m.Passed
 		s.Passed.Bytes += n.traffic.of(m.Kind).bytes.Load()
 	}
-	if n.member != nil {
-		s.Builds.Running, s.Builds.Waiting = n.member.Load()
-		s.Builds.Limit = int(n.config.Build.Parallel)
+	if b := n.builder.Load(); b != nil {
+		s.Builds.Running, s.Builds.Waiting = b.member.Load()
+		s.Builds.Limit = int(n.conf().Build.Parallel)
 	}
 	return s, nil
 }
 
-func (n *Node) role() string {
+// roleName is what the node is now.
+func (n *Node) roleName() string {
 	if n.isBuilder() {
 		return "build"
 	}
@@ -60,7 +61,7 @@ func (n *Node) role() string {
 
 // stale tells whether the newest block is older than the operator allows.
 func (n *Node) stale() bool {
-	age := n.config.Network.MaxAge
+	age := n.conf().Network.MaxAge
 	return age > 0 && time.Since(milliseconds(n.chain.Time())) > age
 }
 
@@ -74,15 +75,16 @@ func (n *Node) addresses() []string {
 
 func (n *Node) memberStates() []control.Member {
 	present := map[record.Identity]memberlist.Member{}
-	if n.members != nil {
-		for _, m := range n.members.Members() {
+	b := n.builder.Load()
+	if b != nil {
+		for _, m := range b.members.Members() {
 			present[m.Identity] = m
 		}
 	}
 	members := []control.Member{}
 	for _, node := range n.chain.Set().Nodes {
 		m := control.Member{
-			Identity: node.Identity, Label: n.labels[node.Identity], Operator: node.Operator,
+			Identity: node.Identity, Label: n.label(node.Identity), Operator: node.Operator,
 			Self: node.Identity == n.identity, Connected: n.host.Connected(node.Identity), Height: -1, Presence: control.PresenceUnknown,
 		}
 		if m.Self {
@@ -92,8 +94,8 @@ func (n *Node) memberStates() []control.Member {
 			m.Presence = string(p.Presence)
 			tells(&m, p.State, p.Told)
 		}
-		if m.Self && n.quorum != nil {
-			m.Fenced = n.quorum.Standing().Reason
+		if m.Self && b != nil {
+			m.Fenced = b.quorum.Standing().Reason
 		}
 		members = append(members, m)
 	}
@@ -105,7 +107,7 @@ func (n *Node) offences() ([]control.Offence, error) {
 	offences := []control.Offence{}
 	for _, e := range found {
 		offences = append(offences, control.Offence{
-			Identity: e.Identity, Label: n.labels[e.Identity], What: e.What, Height: e.Height, Round: e.Round,
+			Identity: e.Identity, Label: n.label(e.Identity), What: e.What, Height: e.Height, Round: e.Round,
 			Attempt: e.Attempt, Leaf: e.Leaf, Time: milliseconds(e.Time),
 		})
 	}
@@ -124,7 +126,13 @@ func tells(m *control.Member, s memberlist.State, told time.Time) {
 func (n *Node) services() []control.Service {
 	services := []control.Service{}
 	for _, state := range n.tree.States() {
-		services = append(services, service(state))
+		if state.Name != "role" {
+			services = append(services, service(state))
+		} else if b := n.builder.Load(); b != nil {
+			for _, state := range b.tree.States() {
+				services = append(services, service(state))
+			}
+		}
 	}
 	return services
 }
@@ -142,9 +150,9 @@ func (n *Node) Peers(context.Context) ([]control.Peer, error) {
 	peers := []control.Peer{}
 	for _, p := range n.host.Peers() {
 		_, member := n.chain.Set().Node(p.Identity)
-		counts, until := n.limits.Of(p.Identity)
+		counts, until := n.limits().Of(p.Identity)
 		peers = append(peers, control.Peer{
-			Refused: refusals(counts), ShutOut: until, Identity: p.Identity, Label: n.labels[p.Identity], Member: member, Address: strings.Join(p.Addresses, " "), Agent: p.Agent,
+			Refused: refusals(counts), ShutOut: until, Identity: p.Identity, Label: n.label(p.Identity), Member: member, Address: strings.Join(p.Addresses, " "), Agent: p.Agent,
 			Latency: p.RTT, Since: p.Since, Sent: p.Out, Received: p.In,
 		})
 	}
@@ -213,7 +221,7 @@ func (n *Node) artifact(e ledger.Entry) control.Artifact {
 	bySource := n.host.Sources(d.SHA256)
 	for _, id := range identities(bySource) {
 		rest -= bySource[id]
-		a.Sources = append(a.Sources, control.Source{Kind: control.SourcePeer, Identity: id, Label: n.labels[id], Bytes: bySource[id]})
+		a.Sources = append(a.Sources, control.Source{Kind: control.SourcePeer, Identity: id, Label: n.label(id), Bytes: bySource[id]})
 	}
 	if rest > 0 {
 		a.Sources = append(a.Sources, control.Source{Kind: n.ownKind(), Bytes: rest})

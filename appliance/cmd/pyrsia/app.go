@@ -42,6 +42,9 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = errors.New("interrupted")
 	}
+	if q, ok := errors.AsType[told](err); ok {
+		return q.code
+	}
 	fmt.Fprintf(errOut, "%s %s\n", a.style(errOut).red("pyrsia:"), sentence(remedied(err)))
 	if c, ok := errors.AsType[coded](err); ok {
 		return c.code

@@ -1,20 +1,22 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 
+	"github.com/pyrsia/appliance/appliance/control"
 	"github.com/pyrsia/appliance/hcl/config"
 	"github.com/pyrsia/appliance/modules/identity"
 	"github.com/spf13/cobra"
 )
 
 func configCommand(a *app) *cobra.Command {
-	return group("config", "Check, show and lay out the configuration", "  pyrsia config check\n  pyrsia config show",
-		configCheckCommand(a), configShowCommand(a), configFmtCommand(a), configSchemaCommand(a))
+	return group("config", "Check, show, compare and lay out the configuration", "  pyrsia config check\n  pyrsia config plan",
+		configCheckCommand(a), configPlanCommand(a), configShowCommand(a), configHistoryCommand(a), configFmtCommand(a), configSchemaCommand(a))
 }
 
 func configCheckCommand(a *app) *cobra.Command {
@@ -98,12 +100,16 @@ func writeCheck(w io.Writer, s style, file string, diags config.Diagnostics) {
 }
 
 func configShowCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	var effective bool
+	cmd := &cobra.Command{
 		Use:     "show [FILE]",
 		Short:   "Every setting as the node would run with it, and where it comes from",
-		Example: "  pyrsia config show\n  pyrsia config show ./pyrsia.hcl",
+		Example: "  pyrsia config show\n  pyrsia config show ./pyrsia.hcl\n  pyrsia config show --effective",
 		Args:    cobra.MaximumNArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if effective {
+				return a.showEffective(cmd.Context(), args)
+			}
 			a.config = a.file(args)
 			c, err := a.load()
 			if err != nil {
@@ -111,22 +117,47 @@ func configShowCommand(a *app) *cobra.Command {
 			}
 			values := c.Effective()
 			return a.show(values, func(w io.Writer, s style) {
-				rows := make([][]string, len(values))
+				settings := make([]control.Setting, len(values))
 				for i, v := range values {
-					origin := s.dim("default")
+					settings[i] = control.Setting{Path: v.Path, Value: v.Value}
 					if v.Range != nil {
-						origin = fmt.Sprintf("%s:%d", v.Range.File, v.Range.Line)
+						settings[i].File, settings[i].Line = v.Range.File, v.Range.Line
 					}
-					value := v.Value
-					if value == "" {
-						value = "–"
-					}
-					rows[i] = []string{v.Path, value, origin}
 				}
-				table(w, s, []string{"SETTING", "VALUE", "FROM"}, rows)
+				writeSettings(w, s, settings)
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&effective, "effective", false, "ask the running node what it runs with now")
+	return cmd
+}
+
+func (a *app) showEffective(ctx context.Context, args []string) error {
+	if len(args) > 0 {
+		return errors.New("a file says what a node would run with, and --effective what it runs with; give one of them")
+	}
+	client := a.client()
+	defer client.Close()
+	settings, err := patiently(ctx, a, "asking the node", client.Configuration)
+	if err != nil {
+		return err
+	}
+	return a.show(settings, func(w io.Writer, s style) { writeSettings(w, s, settings) })
+}
+
+func writeSettings(w io.Writer, s style, settings []control.Setting) {
+	rows := make([][]string, len(settings))
+	for i, v := range settings {
+		origin, value := s.dim("default"), v.Value
+		if v.File != "" {
+			origin = fmt.Sprintf("%s:%d", v.File, v.Line)
+		}
+		if value == "" {
+			value = "–"
+		}
+		rows[i] = []string{v.Path, value, origin}
+	}
+	table(w, s, []string{"SETTING", "VALUE", "FROM"}, rows)
 }
 
 func configSchemaCommand(a *app) *cobra.Command {

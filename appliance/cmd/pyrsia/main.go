@@ -24,6 +24,7 @@ func main() {
 func verbs(a *app) []*cobra.Command {
 	return []*cobra.Command{
 		serveCommand(a),
+		reloadCommand(a),
 		statusCommand(a),
 		peersCommand(a),
 		idCommand(a),

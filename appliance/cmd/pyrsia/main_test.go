@@ -40,10 +40,11 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"node":    runNode,
-			"publish": publishFile,
-			"await":   awaitSocket,
-			"occupy":  occupy,
+			"node":     runNode,
+			"publish":  publishFile,
+			"await":    awaitSocket,
+			"rejected": awaitRejected,
+			"occupy":   occupy,
 		},
 	})
 }
@@ -159,17 +160,29 @@ func awaitSocket(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: await SOCKET")
 	}
+	awaitStatus(ts, args[0], func(control.Status) bool { return true })
+}
+
+// awaitRejected waits until a node has refused its configuration: rejected SOCKET.
+func awaitRejected(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: rejected SOCKET")
+	}
+	awaitStatus(ts, args[0], func(s control.Status) bool { return s.Configuration.Rejected != "" })
+}
+
+func awaitStatus(ts *testscript.TestScript, socket string, is func(control.Status) bool) {
 	deadline := time.Now().Add(time.Minute)
 	for time.Now().Before(deadline) {
-		client := control.NewClient(ts.MkAbs(args[0]))
-		_, err := client.Status(context.Background())
+		client := control.NewClient(ts.MkAbs(socket))
+		status, err := client.Status(context.Background())
 		client.Close()
-		if err == nil {
+		if err == nil && is(status) {
 			return
 		}
 		<-time.After(20 * time.Millisecond)
 	}
-	ts.Fatalf("nobody answers at %s", args[0])
+	ts.Fatalf("waited in vain for the node at %s", socket)
 }
 
 // occupy listens on a port of the loopback and names it: occupy VARIABLE.
@@ -199,6 +212,27 @@ var (
 	jar     = artifact.Name{Package: plexus, File: "plexus-archiver-4.10.2.jar"}
 )
 
+func (fixed) Reload(context.Context) (control.Reloaded, error) {
+	return control.Reloaded{}, fmt.Errorf("/none/pyrsia.hcl:9: bad: %w", control.ErrInvalid)
+}
+func (fixed) Plan(context.Context, string, []byte) (control.Plan, error) {
+	return control.Plan{File: "/etc/pyrsia/pyrsia.hcl", Number: 41, Changes: []control.Change{
+		{Path: "registry.listen", Old: `["a:1"]`, New: `["a:1", "b:2"]`, Effect: control.EffectLive, Added: []string{`"b:2"`}},
+		{Path: "storage.data", Old: `"/a"`, New: `"/b"`, Effect: control.EffectFixed, Line: 9},
+		{Path: "mirror.maven.unverified", New: `"pass"`, Effect: control.EffectLive},
+		{Path: "role", Old: `"regular"`, New: `"build"`, Effect: control.EffectRole},
+		{Path: "network.checkpoint", Old: `"acme…"`, Effect: control.EffectLive},
+	}}, nil
+}
+func (fixed) Configuration(context.Context) ([]control.Setting, error) {
+	return []control.Setting{{Path: "log.level", Value: `"info"`}, {Path: "role", Value: `"build"`, File: "/etc/pyrsia/pyrsia.hcl", Line: 1}}, nil
+}
+func (fixed) History(context.Context) ([]control.Taken, error) {
+	return []control.Taken{{Number: 41, Time: when, Now: true}, {Number: 40, Time: when.Add(-time.Hour)}}, nil
+}
+func (fixed) Past(_ context.Context, number int) ([]byte, error) {
+	return nil, control.WithHint(fmt.Errorf("%w: configuration %d is not kept", control.ErrNotFound, number), "`pyrsia config history` lists those that are")
+}
 func (fixed) Status(context.Context) (control.Status, error) {
 	return control.Status{
 		Version: "0.1.0", Config: "/etc/pyrsia/pyrsia.hcl", Role: "build", Identity: alpha, Operator: "Acme", Started: when,

@@ -5,8 +5,13 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 
+	"github.com/pyrsia/appliance/appliance/journal"
+	"github.com/pyrsia/appliance/appliance/node"
 	"github.com/pyrsia/appliance/hcl/config"
 	"github.com/spf13/cobra"
 )
@@ -20,9 +25,13 @@ func serveCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "serve",
 		Short: "Run the node that the configuration describes",
-		Long: `Run the node that the configuration describes, until SIGTERM or SIGINT. It
-writes what it does to standard error. A configuration with an error starts
-nothing.`,
+		Long: `Run the node that the configuration describes, until SIGTERM or SIGINT. SIGHUP, or
+better ` + "`pyrsia reload`" + `, which tells how it went, puts a changed configuration in
+force. The node writes what it does to standard error.
+
+A configuration with an error does not stop a node that ran before: it starts with
+the last one that it ran with, and says so loudly. One that never ran does not
+start.`,
 		Example: "  pyrsia serve\n  pyrsia serve --config ./pyrsia.hcl",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -32,29 +41,83 @@ nothing.`,
 				return fmt.Errorf("configuration %s: %w", a.config, err)
 			}
 			a.config = path
-			c, err := a.load()
+			c, options, err := a.startable()
 			if err != nil {
 				return err
 			}
-			log := newLog(a.err, c.Log)
-			slog.SetDefault(log)
-			node, err := newNode(c, version(), log)
+			written := newJournal(a.err, c.Log)
+			slog.SetDefault(written.Logger())
+			server, err := newNode(c, version(), written.Logger(), append(options, node.WithJournal(written))...)
 			if err != nil {
 				return err
 			}
-			return node.Serve(cmd.Context())
+			return server.Serve(cmd.Context())
 		},
 	}
 }
 
-// newLog writes messages as the log block says.
-func newLog(w io.Writer, c config.Log) *slog.Logger {
-	level := slog.LevelInfo
-	// The table of settings admits only slog's own names.
-	level.UnmarshalText([]byte(c.Level)) //nolint:errcheck // see above
-	options := &slog.HandlerOptions{Level: level}
-	if c.Format == "json" {
-		return slog.New(slog.NewJSONHandler(w, options))
+// startable is the configuration to start with: that of the file, or if that is
+// broken the last one that the node ran with.
+func (a *app) startable() (*config.Config, []node.Option, error) {
+	c, broken := a.load()
+	if broken == nil {
+		_, _, diagnostics := c.Genesis()
+		if broken = diagnostics.Err(); broken == nil {
+			return c, nil, nil
+		}
 	}
-	return slog.New(slog.NewTextHandler(w, options))
+	if _, err := config.ReadFile(a.config); err != nil {
+		return nil, nil, broken // which node it is of, nobody knows
+	}
+	data, _ := config.Peek(a.config)
+	entry, source, err := node.History(data, a.config).Last()
+	if err != nil {
+		return nil, nil, broken
+	}
+	c, diagnostics := config.Parse(source, entry.Path)
+	if diagnostics.Err() != nil || c.Storage.Data != data {
+		return nil, nil, broken
+	}
+	fmt.Fprintf(a.err, "%s %s; the node starts with configuration %d of %s instead: correct the file, then `pyrsia reload`\n",
+		a.style(a.err).red("pyrsia:"), sentence(broken), entry.Number, date(entry.Time))
+	return c, []node.Option{node.RunsInstead(node.Instead{File: a.config, Reason: sentence(broken)})}, nil
+}
+
+// written is the journal as the node changes it.
+type written struct{ *journal.Journal }
+
+// newJournal writes messages as the log block says.
+func newJournal(w io.Writer, c config.Log) written {
+	return written{journal.New(w, logSettings(c))}
+}
+
+// Set implements node.Journal.
+func (w written) Set(c config.Log) { w.Journal.Set(logSettings(c)) }
+
+func logSettings(c config.Log) journal.Settings {
+	settings := journal.Settings{Format: journal.Format(c.Format)}
+	// The table of settings admits only slog's own names.
+	settings.Level.UnmarshalText([]byte(c.Level)) //nolint:errcheck // see above
+	return settings
+}
+
+// onHangup calls f at each SIGHUP until the context ends. It returns a function that
+// waits for the last call.
+func onHangup(ctx context.Context, f func()) (join func()) {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		defer signal.Stop(hangups)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case <-hangups:
+				f()
+			}
+		}
+	}()
+	return func() { <-done }
 }

@@ -35,6 +35,9 @@ func writeStatus(w io.Writer, s style, n control.Status, now time.Time) {
 	if n.Halted != "" {
 		fmt.Fprintf(w, "%s %s\n\n", s.red("halted:"), n.Halted)
 	}
+	if n.Configuration.Rejected != "" {
+		fmt.Fprintf(w, "%s %s\n\n", s.red("configuration rejected:"), n.Configuration.Rejected)
+	}
 	checkpoint := "checkpoint " + ago(now, n.CheckpointTime)
 	switch {
 	case n.CheckpointTime.Unix() <= 0:
@@ -58,7 +61,7 @@ func writeStatus(w io.Writer, s style, n control.Status, now time.Time) {
 		"node", strings.TrimSpace(string(n.Identity)+" "+n.Operator),
 		"role", n.Role,
 		"version", n.Version+", up since "+date(n.Started),
-		"config", n.Config,
+		"config", configured(n.Configuration),
 		"registry", strings.Join(n.Registry, " "),
 		"peers", fmt.Sprintf("%d connected", n.Peers),
 		"network", n.Network,
@@ -73,6 +76,18 @@ func writeStatus(w io.Writer, s style, n control.Status, now time.Time) {
 	writeOffences(w, s, n.Offences)
 	writeMirrors(w, s, n.Mirrors)
 	writeTroubles(w, s, n.Services, now)
+}
+
+// configured is what the node runs with.
+func configured(c control.Configuration) string {
+	text := c.File
+	if c.Instead != "" {
+		text = c.Instead + ", instead of " + c.File
+	}
+	if c.Number > 0 {
+		text += fmt.Sprintf(" (configuration %d, since %s)", c.Number, date(c.Taken))
+	}
+	return text
 }
 
 func writeMembers(w io.Writer, s style, members []control.Member) {

@@ -1,0 +1,153 @@
+package node
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/pyrsia/appliance/appliance/supervisor"
+)
+
+// drain is how long open downloads may go on when the node stops.
+const drain = 5 * time.Second
+
+// front is the client port: one handler behind the addresses of registry.listen, which
+// may change while it serves.
+type front struct {
+	handler http.Handler
+
+	mu    sync.Mutex
+	doors map[string]*door // by address as it was configured
+	serve func(*door)      // set while Serve runs
+}
+
+// door is one address.
+type door struct {
+	listener net.Listener
+	server   *http.Server
+}
+
+func newFront(handler http.Handler) *front {
+	return &front{handler: handler, doors: map[string]*door{}}
+}
+
+// listen opens what is new in a list of addresses. commit begins to serve there and
+// closes what is no longer in the list: nobody new comes in, and what is under way
+// goes on to its end. undo closes what was opened. Exactly one of them is called,
+// before listen is called again. An error changes nothing.
+func (f *front) listen(addresses []string) (commit, undo func(), err error) {
+	opened := map[string]*door{}
+	undo = func() {
+		for _, d := range opened {
+			d.listener.Close()
+		}
+	}
+	for _, address := range addresses {
+		if f.has(address) {
+			continue
+		}
+		listener, err := net.Listen("tcp", address)
+		if err != nil {
+			undo()
+			return nil, nil, err
+		}
+		opened[address] = &door{listener: listener, server: f.server()}
+	}
+	return func() { f.commit(addresses, opened) }, undo, nil
+}
+
+func (f *front) server() *http.Server {
+	return &http.Server{Handler: f.handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+}
+
+func (f *front) has(address string) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.doors[address] != nil
+}
+
+func (f *front) commit(addresses []string, opened map[string]*door) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for address, d := range f.doors {
+		if !slices.Contains(addresses, address) {
+			delete(f.doors, address)
+			d.listener.Close() // and the goroutine that serves it sees its requests off
+		}
+	}
+	for address, d := range opened {
+		f.doors[address] = d
+		if f.serve != nil {
+			f.serve(d)
+		}
+	}
+}
+
+// Serve implements supervisor.Service. A listener that fails cannot be opened again
+// by its service: fatal.
+func (f *front) Serve(ctx context.Context) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var running sync.WaitGroup
+	f.mu.Lock()
+	f.serve = func(d *door) {
+		running.Go(func() {
+			if err := f.answer(ctx, d); err != nil {
+				cancel(supervisor.Fatal(err))
+			}
+		})
+	}
+	for _, d := range f.doors {
+		f.serve(d)
+	}
+	f.mu.Unlock()
+	<-ctx.Done()
+	f.mu.Lock()
+	f.serve = nil
+	for _, d := range f.doors {
+		d.listener.Close()
+	}
+	clear(f.doors)
+	f.mu.Unlock()
+	running.Wait()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return cause
+	}
+	return nil
+}
+
+// answer serves one address until its listener is closed, and then what is under way:
+// to its end, or for as long as drain once the node stops.
+func (f *front) answer(ctx context.Context, d *door) error {
+	d.server.BaseContext = func(net.Listener) context.Context { return context.WithoutCancel(ctx) }
+	err := d.server.Serve(d.listener)
+	if !errors.Is(err, net.ErrClosed) {
+		return fmt.Errorf("listen on %s: %w", d.listener.Addr(), err)
+	}
+	limit, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	var patience sync.WaitGroup
+	patience.Go(func() {
+		select {
+		case <-ctx.Done():
+		case <-limit.Done():
+			return
+		}
+		select {
+		case <-time.After(drain):
+			cancel()
+		case <-limit.Done():
+		}
+	})
+	if err := d.server.Shutdown(limit); errors.Is(err, context.Canceled) {
+		d.server.Close()
+	}
+	cancel()
+	patience.Wait()
+	return nil
+}
