@@ -148,6 +148,7 @@ func (b *builder) makeQuorum(*config.Config) (err error) {
 	b.members, err = memberlist.New(memberlist.Config{
 		Self: n.identity, Set: n.memberIDs, State: n.presence, Reachable: b.quorum.Connected, Log: n.log,
 		Refused: func(from record.Identity) { b.limits.Refused(from, quorum.Malformed) },
+		Flooded: b.limits.Over,
 	}, meetings{n.host, b.limits})
 	return err
 }

@@ -295,7 +295,7 @@ func (a agreement) Tell(note publish.Note) {
 
 // printable keeps other members' words from steering a terminal.
 func printable(r rune) rune {
-	if r == '\n' || unicode.IsPrint(r) {
+	if r == '\n' || r == '\t' || unicode.IsPrint(r) {
 		return r
 	}
 	return '\ufffd'

@@ -1,7 +1,9 @@
 package publish
 
 import (
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/pyrsia/appliance/modules/record"
 )
@@ -41,16 +43,24 @@ func (n Note) key() string { return string(n.From) + n.Recipe.String() }
 
 func (m *Member) tell(n Note) {
 	n.From = m.Identity
-	n.Text = n.Text[:min(len(n.Text), MaxNoteText)]
+	n.Text = shortened(n.Text)
 	m.HeardNote(n)
 	m.quorum.Tell(n)
 }
 
-// HeardNote takes a member's note; the caller has checked who sent it.
-func (m *Member) HeardNote(n Note) {
-	if len(n.Text) > MaxNoteText {
-		return
+// shortened is a text of at most MaxNoteText bytes, whole characters of it.
+func shortened(text string) string {
+	for len(text) > MaxNoteText {
+		_, size := utf8.DecodeLastRuneInString(text)
+		text = text[:len(text)-size]
 	}
+	return strings.ToValidUTF8(text, "")
+}
+
+// HeardNote takes a member's note; the caller has checked who sent it. Of a text that
+// is too long it takes the beginning: what it is about counts, not every word.
+func (m *Member) HeardNote(n Note) {
+	n.Text = shortened(n.Text)
 	n.At = time.Now().UnixMilli()
 	m.mu.Lock()
 	m.makeRoom(n)

@@ -20,6 +20,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -143,7 +144,10 @@ type Member struct {
 	complaint string               // what was last said of the recipes folder
 	revealed  map[record.Hash]bool // attempts whose vote this run has revealed
 
-	turn int // the recipe that is endorsed first; step's alone
+	// step's alone: the recipe that is endorsed first, and the attempt that is voted
+	// on first; zero for the oldest.
+	turn  int
+	waits record.Hash
 }
 
 type heard struct {
@@ -278,16 +282,30 @@ func (m *Member) Watch() (<-chan struct{}, func()) {
 
 // step does once all that is missing.
 func (m *Member) step(ctx context.Context, running *sync.WaitGroup) {
-	defer m.endorse() // last: a folder of recipes may be all that others take in a second
-	m.driveRequests(ctx, running)
+	// Others take so much in a second: first what brings to an end what was begun, and
+	// last a folder of recipes, which may be more than that.
+	m.driveAttempts(ctx, running)
 	m.driveHeard(ctx, running)
+	m.driveRequests(ctx, running)
+	m.endorse()
+}
+
+// driveAttempts brings this node's votes forward. Where they are more than others take
+// at once, it goes on next time with the first that had to wait.
+func (m *Member) driveAttempts(ctx context.Context, running *sync.WaitGroup) {
 	attempts, err := m.chain.RecentAttempts(m.chain.Time() - Memory.Milliseconds())
 	if err != nil {
 		m.Log.Error("cannot read the attempts", "error", err)
 		return
 	}
+	first := slices.IndexFunc(attempts, func(a ledger.Attempt) bool { return a.ID == m.waits })
+	m.waits = record.Hash{}
 	for i := range attempts {
-		m.driveAttempt(ctx, running, &attempts[i])
+		a := &attempts[(max(first, 0)+i)%len(attempts)]
+		if m.driveAttempt(ctx, running, a) || !m.waits.IsZero() {
+			continue
+		}
+		m.waits = a.ID
 	}
 }
 
@@ -313,7 +331,7 @@ func (m *Member) endorse() {
 			m.Log.Warn("cannot endorse a recipe", "package", recipe.Package, "error", err)
 			continue
 		}
-		if err := m.send("endorse "+recipe.Hash().String(), part); errors.Is(err, ErrBusy) {
+		if err := m.say("endorse "+recipe.Hash().String(), part); errors.Is(err, ErrBusy) {
 			m.turn = turn
 			return
 		}
@@ -364,10 +382,11 @@ func (m *Member) Heard(part record.Part) {
 		return
 	}
 	a, from := part.Hold.Attempt, part.Hold.Holding.Identity
-	if !m.builds(a.Platform) || a.Engine != m.engine.Name() || !m.sane(a) || !m.listens(a, from) {
+	// What costs next to nothing comes first, what reads a recipe last.
+	if !m.builds(a.Platform) || a.Engine != m.engine.Name() || !m.listens(a, from) || !m.awaited(a) {
 		return
 	}
-	if err := part.Hold.Holding.Check(m.chain.Network().Genesis, m.chain.Set(), a); err != nil {
+	if err := part.Hold.Holding.Check(m.chain.Network().Genesis, m.chain.Set(), a); err != nil || !m.sane(a) {
 		return
 	}
 	m.mu.Lock()
@@ -458,7 +477,7 @@ func (m *Member) driveHeard(ctx context.Context, running *sync.WaitGroup) {
 			continue
 		}
 		if h.holding.Hold != nil {
-			m.submit(holdKey(digest), h.holding)
+			m.say(holdKey(digest), h.holding) //nolint:errcheck // what waits is tried again at every tick
 			continue
 		}
 		m.start(ctx, running, holdKey(digest), classHold, string(h.from), func(ctx context.Context) error { return m.hold(ctx, digest, h.attempt) })
@@ -490,13 +509,13 @@ func (m *Member) awaited(a record.Attempt) bool {
 	return a.Number == last.Attempt.Number+1 && over
 }
 
-// submit sends a part as send does, and tells whether it did.
-func (m *Member) submit(key string, part record.Part) bool {
+// say sends a part as send does, and logs what is wrong with it.
+func (m *Member) say(key string, part record.Part) error {
 	err := m.send(key, part)
 	if err != nil && !errors.Is(err, ErrBusy) && !errors.Is(err, errNotNow) {
 		m.Log.Warn("cannot send a part", "error", err)
 	}
-	return err == nil
+	return err
 }
 
 // ErrBusy is returned by Quorum.Submit when there is more to say than other members
@@ -524,7 +543,7 @@ func (m *Member) send(key string, part record.Part) error {
 	return nil
 }
 
-// due tells whether submit would send now.
+// due tells whether send would send now.
 func (m *Member) due(key string) bool {
 	voting := m.Voting()
 	m.mu.Lock()
@@ -570,7 +589,7 @@ func (m *Member) hold(ctx context.Context, digest record.Hash, a record.Attempt)
 	h.holding = record.Part{Hold: &record.HoldPart{Attempt: a, Holding: holding}}
 	m.heard[digest] = h
 	m.mu.Unlock()
-	m.submit(holdKey(digest), h.holding)
+	m.say(holdKey(digest), h.holding) //nolint:errcheck // what waits is tried again at every tick
 	return nil
 }
 
@@ -673,39 +692,40 @@ func (m *Member) fetchBuilder(ctx context.Context, recipe *record.Recipe, lock *
 	return nil
 }
 
-// driveAttempt brings this node's vote on an attempt forward.
-func (m *Member) driveAttempt(ctx context.Context, running *sync.WaitGroup, a *ledger.Attempt) {
+// driveAttempt brings this node's vote on an attempt forward. It tells whether there
+// was room to say what it had to say.
+func (m *Member) driveAttempt(ctx context.Context, running *sync.WaitGroup, a *ledger.Attempt) (said bool) {
 	if !m.builds(a.Attempt.Platform) || a.Attempt.Engine != m.engine.Name() || m.chain.Younger(m.Identity, a) {
-		return
+		return true
 	}
 	// Until the outcome a vote that stands on the chain is sent again: a
 	// publish leaf needs all equal votes in itself.
 	if _, voted := a.VoteOf(m.Identity); voted && !a.Active(m.chain.Time()) {
-		return
+		return true
 	}
 	statement, salt, ok, err := m.votes.Outcome(a.ID)
 	if err != nil {
 		m.Log.Error("cannot read the vote file", "error", err)
-		return
+		return true
 	}
 	if ok {
-		m.vote(a, statement, salt)
-		return
+		return m.vote(a, statement, salt)
 	}
 	// A commit that the chain holds and the vote file does not was made before the
 	// file was set back: another result must not follow it.
 	if _, committed := a.Committed(m.Identity); committed {
-		return
+		return true
 	}
 	if a.Open(m.chain.Time()) {
 		m.recallTries(a)
 		m.start(ctx, running, buildKey(a.ID), classBuild, "", func(ctx context.Context) error { return m.build(ctx, a) })
 	}
+	return true
 }
 
 // vote sends what the attempt's stage asks for: the commit, and once the
-// commits stand on the chain the reveal.
-func (m *Member) vote(a *ledger.Attempt, statement []byte, salt record.Hash) {
+// commits stand on the chain the reveal. It tells whether there was room for it.
+func (m *Member) vote(a *ledger.Attempt, statement []byte, salt record.Hash) (said bool) {
 	genesis := m.chain.Network().Genesis
 	if a.Status == ledger.StatusOpen {
 		if a.Active(m.chain.Time()) {
@@ -713,30 +733,32 @@ func (m *Member) vote(a *ledger.Attempt, statement []byte, salt record.Hash) {
 			commit, err := record.SignCommit(genesis, a.ID, m.Identity, value, m.Vote)
 			if err != nil {
 				m.Log.Error("cannot sign a commit", "error", err)
-				return
+				return true
 			}
-			if m.submit("commit "+a.ID.String(), record.Part{Commit: &record.CommitPart{Attempt: a.ID, Commit: commit}}) {
+			err = m.say("commit "+a.ID.String(), record.Part{Commit: &record.CommitPart{Attempt: a.ID, Commit: commit}})
+			if err == nil {
 				m.tell(Note{Kind: NoteVoting, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number})
 			}
+			return !errors.Is(err, ErrBusy)
 		}
-		return
+		return true
 	}
 	key := "reveal " + a.ID.String()
 	if !m.due(key) {
-		return // before the list is read, which may be long
+		return true // before the list is read, which may be long
 	}
 	attestation, err := record.SignAttestation(a.ID, m.Identity, salt, statement, m.Vote)
 	if err != nil {
 		m.Log.Error("cannot sign an attestation", "error", err)
-		return
+		return true
 	}
 	files, err := m.fileList(a.ID)
 	if err != nil {
 		m.Log.Error("cannot read a file list", "error", err)
-		return
+		return true
 	}
-	if !m.submit(key, record.Part{Reveal: &record.RevealPart{Attestation: attestation, Files: files}}) {
-		return
+	if err := m.say(key, record.Part{Reveal: &record.RevealPart{Attestation: attestation, Files: files}}); err != nil {
+		return !errors.Is(err, ErrBusy)
 	}
 	m.mu.Lock()
 	first := !m.revealed[a.ID]
@@ -745,4 +767,5 @@ func (m *Member) vote(a *ledger.Attempt, statement []byte, salt record.Hash) {
 	if first {
 		m.Log.Info("vote revealed", "package", a.Package, "attempt", a.ID)
 	}
+	return true
 }

@@ -2,6 +2,7 @@ package publish
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -10,7 +11,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"sort"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -124,7 +125,9 @@ func (m *Member) Requests() []Request {
 	for _, r := range m.requests {
 		requests = append(requests, *r)
 	}
-	sort.Slice(requests, func(i, j int) bool { return requests[i].Created < requests[j].Created })
+	slices.SortFunc(requests, func(a, b Request) int {
+		return cmp.Or(cmp.Compare(a.Created, b.Created), cmp.Compare(a.ID, b.ID))
+	})
 	return requests
 }
 
@@ -164,29 +167,33 @@ func (m *Member) resolveState(id string) (state string, err error) {
 	return state, err
 }
 
+// driveRequests brings the requests forward, the oldest first: others hold for one
+// asker no more than maxHeard attempts at once.
 func (m *Member) driveRequests(ctx context.Context, running *sync.WaitGroup) {
+	asks := 0
 	for _, r := range m.Requests() {
-		if !r.Done {
-			m.driveRequest(ctx, running, r)
+		if !r.Done && m.driveRequest(ctx, running, r, asks < maxHeard) {
+			asks++
 		}
 	}
 }
 
 // driveRequest brings one request forward: to a lock, to an attempt on the
-// chain, to its outcome.
-func (m *Member) driveRequest(ctx context.Context, running *sync.WaitGroup, r Request) {
+// chain, to its outcome. asks says that this one waits for others to hold its lock,
+// which they are asked to if that may be.
+func (m *Member) driveRequest(ctx context.Context, running *sync.WaitGroup, r Request, may bool) (asks bool) {
 	live, err := m.chain.LiveRecipe(r.Package)
 	if err != nil {
-		return
+		return false
 	}
 	recipe, err := record.DecodeRecipe(live.Recipe)
 	if err != nil {
 		m.end(r, err.Error())
-		return
+		return false
 	}
 	newest, err := m.chain.Newest(live.Hash, recipe.Platform)
 	if err == nil && m.settled(&r, newest) {
-		return
+		return false
 	}
 	number := int64(1)
 	if err == nil {
@@ -194,34 +201,37 @@ func (m *Member) driveRequest(ctx context.Context, running *sync.WaitGroup, r Re
 	}
 	if number > ledger.MaxAttempts {
 		m.end(r, fmt.Sprintf("the %d attempts of the recipe are spent; let another recipe supersede it", ledger.MaxAttempts))
-		return
+		return false
 	}
 	if needs := m.needs(live.Hash); m.limits.Load().Deadline <= needs {
 		m.end(r, fmt.Sprintf("build.timeout is %s, and the recipe's own limit with what comes beside it is %s: set build.timeout higher", m.limits.Load().Deadline, needs))
-		return
+		return false
 	}
 	if r.Attempt != nil && r.Attempt.Number == number && r.Attempt.Recipe == live.Hash && r.Attempt.Deadline > time.Now().UnixMilli() {
 		if reason := m.declined(r); reason != "" {
 			m.end(r, reason)
-			return
+			return false
 		}
-		m.ask(*r.Attempt)
-		return
+		if may {
+			m.ask(*r.Attempt)
+		}
+		return true
 	}
 	if r.Attempt != nil && r.Attempt.Number == number && r.Attempt.Recipe == live.Hash {
 		if m.chain.Time() <= r.Attempt.Deadline {
 			m.postpone(r)
-			return
+			return false
 		}
 		m.end(r, fmt.Sprintf("fewer than %d of %d members held the locked files in time", m.chain.Set().Majority(), m.chain.Set().Size()))
-		return
+		return false
 	}
 	key := resolveKey(r.ID, number)
 	if state, err := m.jobState(key); state == "resting" {
 		m.end(r, err.Error())
-		return
+		return false
 	}
 	m.start(ctx, running, key, classResolve, "", func(ctx context.Context) error { return m.resolve(ctx, r, recipe, number) })
+	return false
 }
 
 // postpone gives an attempt that is not on the chain a later deadline if the chain
@@ -315,7 +325,7 @@ func (m *Member) ask(a record.Attempt) {
 		m.Log.Error("cannot sign a holding", "error", err)
 		return
 	}
-	m.submit("ask "+a.Digest().String(), record.Part{Hold: &record.HoldPart{Attempt: a, Holding: holding}})
+	m.say("ask "+a.Digest().String(), record.Part{Hold: &record.HoldPart{Attempt: a, Holding: holding}}) //nolint:errcheck // what waits is tried again at every tick
 }
 
 // resolve makes the lock of a request and holds it itself.

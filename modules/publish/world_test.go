@@ -52,11 +52,11 @@ type node struct {
 	recipes []*record.Recipe
 	refuses error // of every lock: what its upstreams say
 	build   func(try int) (string, error)
-	takes   int // endorsements that others take of it each second; 0: any number
+	takes   int // parts that others take of it each second; 0: any number
 
 	mu     sync.Mutex // guards what follows, and the pool
 	taken  map[time.Time]int
-	said   map[record.Hash]bool // the changes that it endorsed
+	said   map[string]map[record.Hash]int // how often it said what, by kind
 	life   *life
 	builds int
 }
@@ -85,7 +85,7 @@ func run(t *testing.T, n int, tell func(t *testing.T, w *world)) {
 			w.nodes = append(w.nodes, &node{
 				world: w, index: i, folder: folder, store: &store{folder: folder}, votes: &votes{t: t, outcomes: map[record.Hash]outcome{}},
 				build: func(int) (string, error) { return "content", nil },
-				taken: map[time.Time]int{}, said: map[record.Hash]bool{},
+				taken: map[time.Time]int{}, said: map[string]map[record.Hash]int{},
 			})
 		}
 		stop, stopped := make(chan struct{}), make(chan struct{})
@@ -262,7 +262,7 @@ func (l *life) Submit(part record.Part) error {
 	if err != nil {
 		return err
 	}
-	if part.Endorse != nil && !l.node.take(part.Endorse.Change.Digest()) {
+	if !l.node.take(subject(part)) {
 		return publish.ErrBusy
 	}
 	err = errDead
@@ -280,8 +280,21 @@ func (l *life) Submit(part record.Part) error {
 	return err
 }
 
-// take notes an endorsement, unless this second's are said.
-func (n *node) take(change record.Hash) bool {
+// subject is what kind of a part it is, and of what.
+func subject(part record.Part) (string, record.Hash) {
+	switch {
+	case part.Endorse != nil:
+		return "endorse", part.Endorse.Change.Digest()
+	case part.Hold != nil:
+		return "hold", part.Hold.Attempt.Digest()
+	case part.Commit != nil:
+		return "commit", part.Commit.Attempt
+	}
+	return "reveal", part.Reveal.Attestation.Attempt
+}
+
+// take notes a part, unless as many as others take are said in this second.
+func (n *node) take(kind string, of record.Hash) bool {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := time.Now().Truncate(time.Second)
@@ -289,7 +302,10 @@ func (n *node) take(change record.Hash) bool {
 		return false
 	}
 	n.taken[now]++
-	n.said[change] = true
+	if n.said[kind] == nil {
+		n.said[kind] = map[record.Hash]int{}
+	}
+	n.said[kind][of]++
 	return true
 }
 

@@ -38,8 +38,9 @@ func (s earlyShare) with(size int) (earlyShare, bool) {
 
 // keep has a part wait, within the shares of its author and of who sent it: a
 // liar can fill neither another's share nor, with what others signed, more than
-// its own. Other kinds of parts come again by themselves.
-func (e *early) keep(from record.Identity, part record.Part, size int) {
+// its own. Other kinds of parts come again by themselves. It tells whether the part
+// waits, or one like it.
+func (e *early) keep(from record.Identity, part record.Part, size int) (waits bool) {
 	slot := earlySlot{author: author(part)}
 	switch {
 	case part.Commit != nil:
@@ -47,18 +48,22 @@ func (e *early) keep(from record.Identity, part record.Part, size int) {
 	case part.Reveal != nil:
 		slot.attempt, slot.reveal = part.Reveal.Attestation.Attempt, true
 	default:
-		return
+		return false
+	}
+	if e.known[slot] {
+		return true
 	}
 	wrote, room := e.authors[slot.author].with(size)
 	sent, fits := e.senders[from].with(size)
-	if e.known[slot] || !room || !fits {
-		return
+	if !room || !fits {
+		return false
 	}
 	if e.known == nil {
 		*e = early{known: map[earlySlot]bool{}, authors: map[record.Identity]earlyShare{}, senders: map[record.Identity]earlyShare{}}
 	}
 	e.parts = append(e.parts, part)
 	e.known[slot], e.authors[slot.author], e.senders[from] = true, wrote, sent
+	return true
 }
 
 // commitsOf are the commits of an author that wait. Their signatures were checked.

@@ -24,6 +24,7 @@ const (
 	Stale     Refusal = "stale"     // of a height long over: a replay, or of a member far behind
 	Unheard   Refusal = "unheard"   // its sender is shut out
 	Repeated  Refusal = "repeated"  // known: members send theirs again until it counts, and a replay looks the same
+	Crowded   Refusal = "crowded"   // as much of its sender waits here as may: the node is busy
 	Untimely  Refusal = "untimely"  // does not fit the chain here: too early, too late, too much that waits, or of keys that are not its sender's here
 )
 
@@ -51,15 +52,25 @@ const (
 	costInvalid = 50.0  // a rule may change between two blocks, so that honest nodes differ for a moment
 	costForeign = 2.0   // a node that takes itself for a member tries again every other second
 	costMiB     = 5.0   // of what was read in vain: one that is ahead says it again each second
+	costLine    = 3.0   // a new line, by which all is asked and answered anew: a network that flaps makes some a second
 	costHolding = 2.0   // signed by keys that are not its sender's here: new ones, or none
-	costOver    = 0.005 // a message over the rate is dropped unread, which costs next to nothing
-	costOverMiB = 2.0   // but it was received
 
 	// A second over the rate, whatever was sent in it, costs twice what is forgiven:
 	// who goes on is shut out after some twenty. By the second and not by the message,
 	// because all that was sent to a node that stood still for a minute (a paused
 	// machine) comes at once, from members that did nothing wrong.
 	costOverSecond = 2 * scoreDecay
+)
+
+// What is sent over the rate is dropped unread, which costs next to nothing, but it was
+// received. This much of it is borne, and comes back slowly; then its sender is shut
+// out, however it spread it: in pulses a flood is over the rate for a moment each time.
+// A node that stood still for a minute gets a quarter of it from a busy member.
+const (
+	bearMessages     = 60_000
+	bearBytes        = 1 << 30
+	bearMessagesRate = 128     // per second
+	bearBytesRate    = 2 << 20 // per second
 )
 
 // A node whose score passes the bound is shut out, each time for twice as long.
@@ -93,6 +104,8 @@ type account struct {
 	until    time.Time // end of its newest time outside
 	level    int       // how often the first time outside doubles
 	over     time.Time // of the newest message over the rate
+	bears    float64   // how many messages over the rate are borne still
+	bearsOf  float64   // and how many bytes of them
 }
 
 // NewLimits makes empty limits. member tells who is a member now; shut is called
@@ -128,11 +141,36 @@ func (l *Limits) admit(from record.Identity, member bool, size int64) bool {
 		return true
 	}
 	a.counts[OverRate]++
-	until := a.charge(now, costOver+costOverMiB*float64(size)/(1<<20)+costOverSecond*min(1, now.Sub(a.over).Seconds()))
-	a.over = now
+	until := a.exceed(now, size)
 	l.mu.Unlock()
 	l.act(from, until)
 	return false
+}
+
+// Over counts and charges a message of a protocol that has its own rate.
+func (l *Limits) Over(from record.Identity, size int) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	a, now := l.account(from)
+	a.counts[OverRate]++
+	until := a.exceed(now, int64(size))
+	l.mu.Unlock()
+	l.act(from, until)
+}
+
+// exceed charges for a message over the rate.
+func (a *account) exceed(now time.Time, size int64) (until time.Time) {
+	points := costOverSecond * min(1, now.Sub(a.over).Seconds())
+	a.over = now
+	a.bears--
+	a.bearsOf -= float64(size)
+	if a.bears < 0 || a.bearsOf < 0 {
+		a.bears, a.bearsOf = bearMessages, bearBytes
+		points = scoreBound
+	}
+	return a.charge(now, points)
 }
 
 // Refused counts a message that was refused and charges its sender for it.
@@ -153,6 +191,19 @@ func (l *Limits) refused(from record.Identity, why Refusal, points float64) {
 	until := a.charge(now, points)
 	l.mu.Unlock()
 	l.act(from, until)
+}
+
+// line charges a node for another new line to it. It is counted as nothing: lines
+// break without anybody's fault.
+func (l *Limits) line(to record.Identity) {
+	if l == nil {
+		return
+	}
+	l.mu.Lock()
+	a, now := l.account(to)
+	until := a.charge(now, costLine)
+	l.mu.Unlock()
+	l.act(to, until)
 }
 
 func cost(why Refusal) float64 {
@@ -209,7 +260,7 @@ func (l *Limits) account(id record.Identity) (*account, time.Time) {
 	a := l.accounts[id]
 	if a == nil {
 		l.makeRoom()
-		a = &account{at: now, messages: burstMessages, bytes: burstBytes, counts: map[Refusal]int64{}}
+		a = &account{at: now, messages: burstMessages, bytes: burstBytes, bears: bearMessages, bearsOf: bearBytes, counts: map[Refusal]int64{}}
 		l.accounts[id] = a
 	}
 	seconds := max(0, now.Sub(a.at).Seconds())
@@ -217,6 +268,8 @@ func (l *Limits) account(id record.Identity) (*account, time.Time) {
 	a.messages = min(burstMessages, a.messages+seconds*rateMessages)
 	a.bytes = min(burstBytes, a.bytes+seconds*rateBytes)
 	a.score = max(0, a.score-seconds*scoreDecay)
+	a.bears = min(bearMessages, a.bears+seconds*bearMessagesRate)
+	a.bearsOf = min(bearBytes, a.bearsOf+seconds*bearBytesRate)
 	return a, now
 }
 
@@ -280,11 +333,10 @@ func (l *loop) dropped(d order.Dropped) {
 // of evidence of commits two honest members may differ for a moment, which one
 // offence relayed each tick never adds up to anything.
 func (l *loop) judge(from record.Identity, part record.Part, size int, refused error) {
-	early := errors.Is(refused, attest.ErrEarly)
 	relayed := part.Rotate != nil || part.Evidence != nil
 	switch {
-	case early:
-		l.Limits.vain(from, Untimely, 0) // its author signed it, and it may wait here
+	case errors.Is(refused, attest.ErrEarly), errors.Is(refused, attest.ErrFull):
+		l.Limits.vain(from, Untimely, size)
 	case part.Hold != nil && author(part) == from:
 		l.Limits.refused(from, Untimely, costHolding)
 	case errors.Is(refused, record.ErrMalformed) && !l.outdated(part) && (relayed || author(part) == from):

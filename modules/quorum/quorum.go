@@ -191,7 +191,14 @@ func (s *Service) Receive(from record.Identity, message []byte) {
 	if !s.Limits.admit(from, q != nil, size) {
 		return
 	}
-	if q == nil || size == 0 || size > MaxMessage || !q.enter(size) {
+	switch {
+	case q == nil || size > MaxMessage: // where nothing is limited
+		return
+	case size == 0:
+		s.Limits.Refused(from, Malformed)
+		return
+	case !q.enter(size):
+		s.Limits.vain(from, Crowded, 0)
 		return
 	}
 	queued := s.post(func(l *loop) {
@@ -200,6 +207,7 @@ func (s *Service) Receive(from record.Identity, message []byte) {
 	})
 	if !queued {
 		q.leave(size)
+		s.Limits.vain(from, Crowded, 0)
 	}
 }
 
@@ -210,7 +218,7 @@ func (s *Service) Connected(member record.Identity, connected bool) bool {
 	return s.post(func(l *loop) {
 		l.step(order.Reachable{Member: member, Reachable: connected})
 		if connected {
-			l.step(order.Tick{})
+			l.resend(member)
 		}
 	})
 }
@@ -248,7 +256,7 @@ var ErrBusy = errors.New("the quorum service is busy")
 // Submit adds a part of this node to the pool and sends it to the others. After
 // ErrBusy it did neither.
 func (s *Service) Submit(part record.Part) error {
-	if s.pace.full(time.Now()) {
+	if s.pace.full(time.Now()) || len(s.inbox) == cap(s.inbox) {
 		return ErrBusy
 	}
 	data, err := part.Encode()
@@ -316,8 +324,9 @@ type loop struct {
 	voting  bool // the fence is open, and the machine votes unless the vote file is ahead
 	ahead   bool // the vote file is of a later height than the machine's
 	started map[record.Identity]start
-	ticked  time.Time // of the last tick, to find a clock that jumped
-	relayed int       // offences sent again, to send each in turn
+	resent  map[record.Identity]time.Time // when a member on a new line was sent all again
+	ticked  time.Time                     // of the last tick, to find a clock that jumped
+	relayed int                           // offences sent again, to send each in turn
 
 	// What a simulation replaces: the clock, the timers and chance.
 	now    func() time.Time
@@ -329,7 +338,7 @@ type loop struct {
 func (s *Service) newLoop(ctx context.Context) *loop {
 	l := &loop{
 		Service: s, ctx: ctx, pool: attest.NewPool(s.chain), timers: make(chan order.Timeout, 64),
-		started: map[record.Identity]start{}, large: map[record.Identity]map[record.Hash]bool{}, now: time.Now,
+		started: map[record.Identity]start{}, resent: map[record.Identity]time.Time{}, large: map[record.Identity]map[record.Hash]bool{}, now: time.Now,
 	}
 	l.after = func(d time.Duration, t order.Timeout) {
 		time.AfterFunc(d, func() {
@@ -558,19 +567,18 @@ func (l *loop) receive(from record.Identity, message []byte) {
 			return
 		}
 		added, err := l.add(part)
-		if errors.Is(err, attest.ErrEarly) {
-			l.early.keep(from, part, len(message)-1)
-		}
+		l.remember(from, repeated)
 		switch {
+		case errors.Is(err, attest.ErrEarly) && l.early.keep(from, part, len(message)-1):
+			l.Limits.vain(from, Untimely, 0) // its author signed it, and it waits here
 		case err != nil:
 			l.judge(from, part, len(message), err)
 		case !added:
 			l.Limits.vain(from, Repeated, len(message))
 		}
 		if err == nil {
-			l.remember(from, repeated)
+			l.Heard(part)
 		}
-		l.Heard(part)
 	case kindNote:
 		l.Note(from, message[1:])
 	case kindStart:
@@ -624,7 +632,8 @@ const (
 	maxLarge  = 256     // of one sender
 )
 
-// repeat is a large part's digest, and whether the pool has it in this height.
+// repeat is a large part's digest, and whether it came before in this height. What the
+// pool did not take then it does not take now: what it goes by is the chain.
 type repeat struct {
 	digest record.Hash
 	known  bool

@@ -124,6 +124,7 @@ func (l *loop) question(to record.Identity) {
 
 // opened is what Opened says.
 func (l *loop) opened(member record.Identity) {
+	l.Limits.line(member)
 	l.transport.Discard(member)
 	l.fence.Renew(member)
 	l.question(member)
@@ -211,9 +212,19 @@ func (l *loop) answered(from record.Identity, data []byte) {
 		l.Log.Debug("dropped an answer", "from", from, "error", err)
 	}
 	l.reconsider()
-	if l.speaksTo(from) {
-		l.step(order.Tick{}) // what was not said to it before
+	l.resend(from) // what was not said to it before
+}
+
+// resend sends one member what it may have missed, at the most once in the time of a
+// tick: by then it is sent to all anyway, and a member that breaks its lines over and
+// over gets no more than one that stays.
+func (l *loop) resend(to record.Identity) {
+	now := l.now()
+	if !l.speaksTo(to) || now.Sub(l.resent[to]).Abs() < l.Tick {
+		return
 	}
+	l.resent[to] = now
+	l.step(order.Resend{To: to})
 }
 
 // tick sends again what may have been lost.

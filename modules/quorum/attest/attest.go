@@ -29,11 +29,15 @@ var ErrRefused = errors.New("part refused")
 // behind the sender's: the part may be taken after the next block.
 var ErrEarly = errors.New("ahead of the chain")
 
+// ErrFull is wrapped, beside ErrRefused, where a member has as much waiting as it may:
+// it is to say it again when the chain has taken some.
+var ErrFull = errors.New("too much waits")
+
 // Bounds per member.
 const (
 	maxChanges     = 10_000   // endorsed and not yet on the chain
 	maxChangeBytes = 64 << 20 // of the changes endorsed
-	maxAttempts    = 64       // held and not yet on the chain
+	MaxAttempts    = 64       // that it was the first to hold, and not yet on the chain
 	maxReveals     = 256      // attempts revealed or voted on late, and not yet on the chain
 	maxRevealBytes = 64 << 20 // of these, with their lists of files
 
@@ -103,6 +107,7 @@ type change struct {
 
 type holdings struct {
 	attempt  record.Attempt
+	first    record.Identity // whose share it is of
 	holdings map[record.Identity]record.Holding
 }
 
@@ -177,7 +182,7 @@ func (p *Pool) endorse(e record.EndorsePart) (bool, error) {
 	if _, again := known.endorsements[id]; !again {
 		l := p.endorsed[id]
 		if l.changes >= maxChanges || l.bytes+size > maxChangeBytes {
-			return false, fmt.Errorf("%w: too many endorsed recipes of %s are waiting", ErrRefused, id)
+			return false, fmt.Errorf("%w: %w: too many endorsed recipes of %s are waiting", ErrRefused, ErrFull, id)
 		}
 		p.endorsed[id] = load{l.changes + 1, l.bytes + size}
 	}
@@ -207,23 +212,23 @@ func (p *Pool) hold(h record.HoldPart) (bool, error) {
 			return false, nil
 		}
 	}
+	if known == nil && p.firstHeldBy(h.Holding.Identity) >= MaxAttempts {
+		return false, fmt.Errorf("%w: %w: too many attempts of %s are waiting", ErrRefused, ErrFull, h.Holding.Identity)
+	}
 	if err := h.Holding.Check(p.view.Network().Genesis, p.view.Set(), h.Attempt); err != nil {
 		return false, fmt.Errorf("%w: %w", ErrRefused, err)
 	}
 	if known == nil {
-		if p.heldBy(h.Holding.Identity) >= maxAttempts {
-			return false, fmt.Errorf("%w: too many attempts of %s are waiting", ErrRefused, h.Holding.Identity)
-		}
-		known = &holdings{attempt: h.Attempt, holdings: map[record.Identity]record.Holding{}}
+		known = &holdings{attempt: h.Attempt, first: h.Holding.Identity, holdings: map[record.Identity]record.Holding{}}
 		p.attempts[digest] = known
 	}
 	known.holdings[h.Holding.Identity] = h.Holding
 	return true, nil
 }
 
-func (p *Pool) heldBy(id record.Identity) (n int) {
+func (p *Pool) firstHeldBy(id record.Identity) (n int) {
 	for _, h := range p.attempts {
-		if _, ok := h.holdings[id]; ok {
+		if h.first == id {
 			n++
 		}
 	}
@@ -284,7 +289,7 @@ func (p *Pool) isOpen(attempt record.Hash) bool {
 // errShare is why a part has to wait: its member fills its share of the pool. It is
 // sent again when the chain has taken some.
 func errShare(id record.Identity) error {
-	return fmt.Errorf("%w: too many commits or reveals of %s are waiting", ErrRefused, id)
+	return fmt.Errorf("%w: %w: too many commits or reveals of %s are waiting", ErrRefused, ErrFull, id)
 }
 
 func (p *Pool) commit(c record.CommitPart) (bool, error) {

@@ -35,6 +35,9 @@ func (p *Pool) accuse(e *record.EvidenceLeaf) (bool, error) {
 	if o := claimed(e); p.evidence[o] != nil || p.view.Accused(o) {
 		return false, nil // before anything is read or verified: it comes again and again
 	}
+	if n := len(e.Votes) + len(e.Proposals) + len(e.Commits); n != 2 {
+		return false, fmt.Errorf("%w: %w: evidence of %d messages", ErrRefused, record.ErrMalformed, n)
+	}
 	set, height := p.view.Set(), e.Height()
 	if height > p.view.Height()+1 {
 		return false, fmt.Errorf("%w: %w: evidence of height %d", ErrRefused, ErrEarly, height)

@@ -91,13 +91,14 @@ type Fence struct {
 type told struct {
 	height int64
 	at     int64 // milliseconds since 1970
-	later  int   // how often it said so again before its height was there
+	later  int   // how often it said one again while the fence was not open
 }
 
-// maxLater is how often a member may say a height that is not there yet anew, each
+// maxLater is how often a member may say a height anew before the fence opens, each
 // time for Skew. With no bound liars that break their lines would keep a member that
-// starts from voting for ever; with none at all a member that waits for a witness
-// would forget what it waits for when that one's line breaks.
+// starts from voting for ever, two of them in turn also where each height that they
+// say is there by and by; with none at all a member that waits for a witness would
+// forget what it waits for when that one's line breaks.
 const maxLater = 3
 
 // Skew is how far the header times of a chain may be ahead of one's clock, and one's
@@ -177,7 +178,12 @@ func (f *Fence) Open() bool {
 	}
 	others, answers := f.others()
 	enough := answers == others || answers >= f.set.Quorum()-1 && f.ticks >= Patience
-	f.open = enough && !f.Behind()
+	if f.open = enough && !f.Behind(); f.open {
+		for member, t := range f.told {
+			t.later = 0
+			f.told[member] = t
+		}
+	}
 	return f.open
 }
 
@@ -256,9 +262,13 @@ func (f *Fence) Answer(from record.Identity, r record.Recollection, now int64) e
 // tell notes a height. One that is not there yet is waited for on, whatever the member
 // says later.
 func (f *Fence) tell(from record.Identity, height, now int64) {
-	next, before := told{height: height, at: now}, f.told[from]
+	before, again := f.told[from]
+	next := told{height: height, at: now, later: before.later}
 	if before.height > f.cfg.Closed() {
-		next = told{height: max(before.height, height), at: now, later: before.later + 1}
+		next.height = max(before.height, height)
+	}
+	if again && !f.open {
+		next.later++
 	}
 	if next.later > maxLater {
 		next.at = before.at

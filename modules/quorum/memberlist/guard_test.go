@@ -2,8 +2,13 @@ package memberlist
 
 import (
 	"bytes"
+	"context"
 	"errors"
+	"io"
+	"log/slog"
+	"slices"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/go-msgpack/v2/codec"
 	lib "github.com/hashicorp/memberlist"
@@ -166,4 +171,64 @@ func FuzzGuard(f *testing.F) {
 		_, _ = g.in(id, packet)
 		_ = checkExchange(packet)
 	})
+}
+
+// frames is a stream that gives frames, and then ends.
+type frames struct {
+	list [][]byte
+	read int
+}
+
+func (f *frames) ReadFrame(context.Context) ([]byte, error) {
+	if f.read == len(f.list) {
+		return nil, io.EOF
+	}
+	f.read++
+	return f.list[f.read-1], nil
+}
+func (f *frames) WriteFrame(context.Context, []byte) error { return nil }
+func (f *frames) Close() error                             { return nil }
+
+// TestFloodIsTold: what a member sends beyond what members do is dropped unread, of
+// every kind, and told of.
+func TestFloodIsTold(t *testing.T) {
+	me, evil := idOf(t, 1), idOf(t, 2)
+	state, err := State{Height: 1}.Encode()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, frame := range map[string][]byte{
+		"states":     append([]byte{frameState}, state...),
+		"packets":    append([]byte{framePacket}, make([]byte, 1000)...),
+		"exchanges":  append([]byte{frameExchange}, make([]byte, 1000)...),
+		"of no kind": {'?'},
+	} {
+		t.Run(name, func(t *testing.T) {
+			flooded := 0
+			m, err := New(Config{
+				Self: me, Set: func() []record.Identity { return []record.Identity{me, evil} }, State: func() State { return State{} },
+				Reachable: func(record.Identity, bool) bool { return true }, Log: slog.New(slog.DiscardHandler),
+				Flooded: func(from record.Identity, size int) {
+					if from != evil || size != len(frame) {
+						t.Errorf("%s, %d bytes", from, size)
+					}
+					flooded++
+				},
+			}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m.peers[evil] = &peer{packets: 0, counted: time.Now()}
+			r := &run{Members: m, ctx: t.Context()}
+			const sent = 1000
+			for read := 0; read < sent; { // over new streams, where one ends for it
+				stream := &frames{list: slices.Repeat([][]byte{frame}, sent-read)}
+				r.converse(evil, stream) //nolint:errcheck // what it ends with is not what is tested
+				read += stream.read
+			}
+			if least := sent - 100; flooded < least {
+				t.Errorf("told of %d frames of %d, want at least %d", flooded, sent, least)
+			}
+		})
+	}
 }

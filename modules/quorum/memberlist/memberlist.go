@@ -95,6 +95,10 @@ type Config struct {
 	// ends. nil for nobody.
 	Refused func(from record.Identity)
 
+	// Flooded is told of every frame of a member that was dropped unread, with its
+	// bytes, because the member sends more than members do. nil for nobody.
+	Flooded func(from record.Identity, size int)
+
 	// Log is slog.Default where it is nil.
 	Log *slog.Logger
 
@@ -144,7 +148,13 @@ const (
 	// A hundred members send each other some thirty a second.
 	packetBurst = 500
 	packetRate  = 250
+
+	// exchangeCost is how many packets an exchange counts for: it is answered with all
+	// that is known. Two members make one in half a minute, and when they meet.
+	exchangeCost = 25
 )
+
+var errFlood = errors.New("too many exchanges")
 
 // Members knows who is there. All methods are safe for concurrent use.
 type Members struct {
@@ -180,6 +190,9 @@ func New(config Config, streams Streams) (*Members, error) {
 	}
 	if config.Refused == nil {
 		config.Refused = func(record.Identity) {}
+	}
+	if config.Flooded == nil {
+		config.Flooded = func(record.Identity, int) {}
 	}
 	if config.Log == nil {
 		config.Log = slog.Default()
@@ -311,7 +324,15 @@ func (r *run) converse(from record.Identity, stream Stream) error {
 		if !r.admits(from) {
 			return errForeign
 		}
-		if len(frame) > 0 && frame[0] == frameExchange {
+		exchange := len(frame) > 0 && frame[0] == frameExchange
+		if !r.mayCome(from, exchange) {
+			r.Flooded(from, len(frame))
+			if exchange {
+				return errFlood
+			}
+			continue
+		}
+		if exchange {
 			message, err := r.exchange(from, frame)
 			if err == nil {
 				r.transport.accept(from, stream, message)
@@ -339,9 +360,6 @@ func (r *run) exchange(from record.Identity, frame []byte) ([]byte, error) {
 func (r *run) take(from record.Identity, frame []byte) error {
 	if len(frame) == 0 {
 		return fmt.Errorf("%w: empty frame", errGuard)
-	}
-	if !r.mayCome(from) {
-		return nil
 	}
 	switch frame[0] {
 	case framePacket:

@@ -305,7 +305,11 @@ func (r *run) heard(from record.Identity, state State) {
 }
 
 // mayCome tells whether a member may send another frame now.
-func (r *run) mayCome(from record.Identity) bool {
+func (r *run) mayCome(from record.Identity, exchange bool) bool {
+	cost := 1.0
+	if exchange {
+		cost = exchangeCost
+	}
 	now := time.Now()
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -315,10 +319,10 @@ func (r *run) mayCome(from record.Identity) bool {
 	}
 	p.packets = min(packetBurst, p.packets+now.Sub(p.counted).Seconds()*packetRate)
 	p.counted = now
-	if p.packets < 1 {
+	if p.packets < cost {
 		return false
 	}
-	p.packets--
+	p.packets -= cost
 	return true
 }
 

@@ -67,10 +67,16 @@ type Reachable struct {
 	Reachable bool
 }
 
-// Tick comes about once a second and whenever a connection was made: what may
-// have been lost is sent again.
+// Tick comes about once a second: what may have been lost is sent again.
 type Tick struct{}
 
+// Resend comes when one member may have missed what was said before, because its
+// connection is a new one. Nobody else gets anything: a member that breaks its
+// connections all the time must not make this one send to all others each time. It
+// comes at the most as often as Tick for one member.
+type Resend struct{ To record.Identity }
+
+func (Resend) event()     {}
 func (Start) event()      {}
 func (Receive) event()    {}
 func (Timeout) event()    {}

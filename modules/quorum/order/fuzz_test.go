@@ -90,6 +90,7 @@ func (s *stage) fuzz(what, who, when, about byte) {
 		s.step(order.BlockBuilt{Height: s.height, Round: round, Block: []byte(block)})
 	case 10:
 		s.step(order.Tick{})
+		s.step(order.Resend{To: record.Identity(member)})
 		s.step(order.Reachable{Member: record.Identity(member), Reachable: about%2 == 0})
 	case 11:
 		if who%4 == 0 {

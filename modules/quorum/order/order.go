@@ -165,6 +165,8 @@ func (m *Machine) Step(e Event) []Action {
 		m.reachable(e)
 	case Tick:
 		m.tick()
+	case Resend:
+		m.resend(e.To)
 	}
 	m.advance()
 	if len(m.writes) == 0 {

@@ -124,7 +124,7 @@ func (m *Machine) takeProposal(from record.Identity, p *record.Proposal) error {
 	if known := m.knownProposal(p.Round); known != nil {
 		return m.takeSecondProposal(known, p)
 	}
-	if p.Round > m.round && !m.keepFutureProposal(p) {
+	if p.Round > m.round && m.laterProposal(p) {
 		return nil
 	}
 	if len(p.Block) == 0 || len(p.Block) > record.MaxBlock {
@@ -142,6 +142,9 @@ func (m *Machine) takeProposal(from record.Identity, p *record.Proposal) error {
 	kept := *p
 	kept.Block = m.blocks[p.ID].block
 	m.at(p.Round).proposal = &kept
+	if p.Round > m.round {
+		m.dropFutureProposals(p.Proposer, p.Round)
+	}
 	if p.ValidRound >= 0 {
 		m.confront(p.Proof())
 	}
@@ -173,21 +176,29 @@ func (m *Machine) takeSecondProposal(known, p *record.Proposal) error {
 	return nil
 }
 
-// keepFutureProposal keeps one proposal of later rounds per member: the latest.
-func (m *Machine) keepFutureProposal(p *record.Proposal) bool {
+// laterProposal tells whether a member has proposed for a round later still: one of
+// these is kept, the latest.
+func (m *Machine) laterProposal(p *record.Proposal) bool {
 	for number, r := range m.rounds {
-		if number <= m.round || r.proposal == nil || r.proposal.Proposer != p.Proposer {
-			continue
+		if number > p.Round && r.proposal != nil && r.proposal.Proposer == p.Proposer {
+			return true
 		}
-		if number > p.Round {
-			return false
+	}
+	return false
+}
+
+// dropFutureProposals drops what a member proposed for rounds to come, but for one of
+// them. That one is verified: with a forged one anybody could drop another's.
+func (m *Machine) dropFutureProposals(proposer record.Identity, but int64) {
+	for number, r := range m.rounds {
+		if number <= m.round || number == but || r.proposal == nil || r.proposal.Proposer != proposer {
+			continue
 		}
 		id := r.proposal.ID
 		r.proposal = nil
 		m.tidy(number)
 		m.release(id)
 	}
-	return true
 }
 
 // tidy drops a later round of which nothing is kept any more.
@@ -525,6 +536,47 @@ func (m *Machine) tick() {
 	}
 }
 
+// resend sends one member again what it may have missed.
+func (m *Machine) resend(to record.Identity) {
+	delete(m.hinted, to)
+	delete(m.helped, to)
+	switch m.phase {
+	case phaseRunning:
+		m.repeatProposal(to)
+		for _, message := range m.ownVotes() {
+			m.do(Send{To: to, Message: message})
+		}
+	case phaseDecided:
+		m.resendDecided(to)
+	}
+}
+
+// repeatProposal sends this member's own block of the round to one that showed no sign
+// of having it.
+func (m *Machine) repeatProposal(to record.Identity) {
+	r := m.at(m.round)
+	if r.proposal == nil || r.proposal.Proposer != m.cfg.Self {
+		return
+	}
+	if _, ok := r.prevotes.votes[to]; !ok {
+		m.do(Send{To: to, Message: r.proposal})
+	}
+}
+
+// resendDecided sends one member the decision, or this one's cosignature if it has the
+// former.
+func (m *Machine) resendDecided(to record.Identity) {
+	own, ok := m.cosigns[m.cfg.Self]
+	if !ok {
+		return
+	}
+	if _, has := m.cosigns[to]; !has {
+		m.sendDecision(to)
+		return
+	}
+	m.do(Send{To: to, Message: &own})
+}
+
 func (m *Machine) members() []record.Identity {
 	if m.set == nil {
 		return nil
@@ -539,14 +591,8 @@ func (m *Machine) members() []record.Identity {
 }
 
 func (m *Machine) tickRunning() {
-	r := m.at(m.round)
-	// The block goes only to those that showed no sign of having it.
-	if r.proposal != nil && r.proposal.Proposer == m.cfg.Self {
-		for _, member := range m.members() {
-			if _, ok := r.prevotes.votes[member]; !ok {
-				m.do(Send{To: member, Message: r.proposal})
-			}
-		}
+	for _, member := range m.members() {
+		m.repeatProposal(member)
 	}
 	for _, message := range m.ownVotes() {
 		m.do(Broadcast{Message: message})
@@ -554,17 +600,12 @@ func (m *Machine) tickRunning() {
 }
 
 func (m *Machine) tickDecided() {
-	own, ok := m.cosigns[m.cfg.Self]
-	if !ok {
+	if _, ok := m.cosigns[m.cfg.Self]; !ok {
 		m.askCosignature()
 		return
 	}
 	for _, member := range m.members() {
-		if _, ok := m.cosigns[member]; !ok {
-			m.sendDecision(member)
-		} else {
-			m.do(Send{To: member, Message: &own})
-		}
+		m.resendDecided(member)
 	}
 }
 

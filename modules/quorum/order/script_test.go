@@ -263,6 +263,8 @@ func (s *stage) event(words []string) []string {
 		return s.step(order.Pending{Pending: arg(0) == "yes"})
 	case "tick":
 		return s.step(order.Tick{})
+	case "resend":
+		return s.step(order.Resend{To: record.Identity(arg(0))})
 	case "timeout":
 		return s.step(order.Timeout{Kind: order.TimeoutKind(arg(0)), Height: height, Round: number(arg(1))})
 	case "built":
