@@ -157,6 +157,16 @@ func exactly(names ...string) cobra.PositionalArgs {
 	}
 }
 
+// atLeast wants an argument for each name, and takes more.
+func atLeast(names ...string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		if len(args) < len(names) {
+			return fmt.Errorf("%s is missing; write `%s`", names[len(args)], cmd.UseLine())
+		}
+		return nil
+	}
+}
+
 // client connects to the running node: --socket, else the environment, else
 // the configuration, even if that has errors.
 func (a *app) client() *control.Client {

@@ -37,6 +37,9 @@ func verbs(a *app) []*cobra.Command {
 		sourcesCommand(a),
 		verifyCommand(a),
 		configCommand(a),
+		roleCommand(a),
+		peerCommand(a),
+		mirrorCommand(a),
 		versionCommand(a),
 		relayCommand(a),
 	}
