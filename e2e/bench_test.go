@@ -104,3 +104,22 @@ func logged(t *testing.T, n *cluster.Node, pattern *regexp.Regexp) time.Time {
 	}
 	return time.Time{}
 }
+
+// TestBenchReload measures what a client of `pyrsia reload` waits, of a regular node
+// that is asked for nothing else, for one change that is live.
+func TestBenchReload(t *testing.T) {
+	c, ctx := network(t), timely(t)
+	edge := c.Regular(0)
+	change := configured(t, edge)
+	var times []time.Duration
+	for i := range 51 {
+		change(`distribution {`, fmt.Sprintf("distribution {\n  quota = \"%dGiB\"", 20+i))
+		began := time.Now()
+		if err := reload(ctx, edge); err != nil {
+			t.Fatal(err)
+		}
+		times = append(times, time.Since(began))
+	}
+	slices.Sort(times)
+	t.Logf("reload of a live change: median %s, least %s, most %s of %d", times[len(times)/2], times[0], times[len(times)-1], len(times))
+}

@@ -76,6 +76,8 @@ var libraries = map[string]story{
 	"other-source": {source: strings.Repeat("7", 64)},
 	"many":         {family: true, commands: []string{fmt.Sprintf(makeParts, parts)}},
 	"rekeyed":      {},
+	"role-one":     {},
+	"role-two":     {},
 	"apart1":       {}, "apart2": {}, "apart3": {}, "apart4": {},
 	"set-back1": {}, "set-back2": {}, "set-back3": {},
 	"broken": {commands: []string{"echo this recipe cannot work", "exit 3"}},

@@ -36,6 +36,8 @@ func TestStories(t *testing.T) {
 				{"no honest source", noHonestSource},
 				{"other source", otherSource},
 				{"broken recipe", brokenRecipe},
+				{"a hundred reloads", hundredReloads},
+				{"a role there and back", roleThereAndBack},
 			} {
 				t.Run(story.name, func(t *testing.T) { story.tell(t, w) })
 			}
