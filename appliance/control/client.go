@@ -99,6 +99,16 @@ func (c *Client) Reload(ctx context.Context) (Reloaded, error) {
 	return decode[Reloaded](body)
 }
 
+// SetRole implements Node.
+func (c *Client) SetRole(ctx context.Context, role string) error {
+	body, err := c.open(ctx, http.MethodPost, "/v1/role", nil, roleSet{Role: role})
+	if err != nil {
+		return err
+	}
+	_, err = decode[roleSet](body)
+	return err
+}
+
 // Plan implements Node.
 func (c *Client) Plan(ctx context.Context, file string, source []byte) (Plan, error) {
 	body, err := c.open(ctx, http.MethodPost, "/v1/plan", nil, requestPlan{File: file, Source: source})

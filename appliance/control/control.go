@@ -133,6 +133,10 @@ type Configurator interface {
 	// The error says in one sentence what is wrong and where.
 	Reload(ctx context.Context) (Reloaded, error)
 
+	// SetRole makes the node "build" or "regular" at once, until the next reload of a
+	// configuration that names a role.
+	SetRole(ctx context.Context, role string) error
+
 	// Plan is what a reload would do: of the node's own pyrsia.hcl, or where file is
 	// not "" of the source of another one, which file is the name of.
 	Plan(ctx context.Context, file string, source []byte) (Plan, error)
@@ -209,9 +213,12 @@ type Configuration struct {
 
 // Status is a picture of a node. Byte counts are bytes.
 type Status struct {
-	Version  string          `json:"version"`
-	Config   string          `json:"config"` // path of its pyrsia.hcl
-	Role     string          `json:"role"`   // "build" or "regular"
+	Version string `json:"version"`
+	Config  string `json:"config"` // path of its pyrsia.hcl
+	Role    string `json:"role"`   // "build" or "regular"
+
+	RoleByHand bool `json:"roleByHand,omitempty"` // and not what the configuration says
+
 	Identity record.Identity `json:"identity"`
 	Operator string          `json:"operator,omitempty"`
 	Started  time.Time       `json:"started"`
@@ -316,7 +323,7 @@ type Mirror struct {
 // Service is a part of the supervisor's tree.
 type Service struct {
 	Name     string    `json:"name"`
-	State    string    `json:"state"` // starting, ready, backoff, stopped, failed
+	State    string    `json:"state"` // starting, ready, backoff, stopped, failed, hung
 	Restarts int       `json:"restarts"`
 	Since    time.Time `json:"since"` // of the state
 	Error    string    `json:"error,omitempty"`

@@ -56,6 +56,12 @@ func (m *memory) Recipes(context.Context) ([]Recipe, error) {
 func (m *memory) Reload(context.Context) (Reloaded, error) {
 	return Reloaded{Plan: m.plan("/etc/pyrsia.hcl"), Warning: "not noted", Took: time.Millisecond}, m.fail
 }
+func (m *memory) SetRole(_ context.Context, role string) error {
+	if role != "build" && m.fail == nil {
+		return fmt.Errorf("%w: %q is no role", ErrInvalid, role)
+	}
+	return m.fail
+}
 func (m *memory) plan(file string) Plan {
 	return Plan{File: file, Number: 7, Changes: []Change{{Path: "distribution.quota", Old: `"1GiB"`, New: `"2GiB"`, Effect: EffectLive, Line: 3, Added: []string{"x"}}}}
 }
@@ -193,6 +199,8 @@ func ask(ctx context.Context, n Node) (answers []string, failures []error) {
 	one(len(sources), err)
 	reloaded, err := n.Reload(ctx)
 	one(reloaded, err)
+	err = n.SetRole(ctx, "build")
+	one("role", err)
 	plan, err := n.Plan(ctx, "other.hcl", []byte("role = \xff"))
 	one(plan, err)
 	settings, err := n.Configuration(ctx)

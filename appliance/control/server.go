@@ -74,6 +74,7 @@ func New(node Node) *Server {
 		return node.Reload(r.Context())
 	}))
 	s.mux.HandleFunc("POST /v1/plan", get(s.plan))
+	s.mux.HandleFunc("POST /v1/role", get(s.setRole))
 	s.mux.HandleFunc("GET /v1/configuration", list(func(r *http.Request) ([]Setting, error) {
 		return node.Configuration(r.Context())
 	}))
@@ -157,6 +158,18 @@ func (s *Server) plan(r *http.Request) (Plan, error) {
 		return Plan{}, fmt.Errorf("%w request: %v", ErrInvalid, err)
 	}
 	return s.node.Plan(r.Context(), asked.File, asked.Source)
+}
+
+func (s *Server) setRole(r *http.Request) (roleSet, error) {
+	var asked roleSet
+	if err := json.NewDecoder(r.Body).Decode(&asked); err != nil {
+		return asked, fmt.Errorf("%w request: %v", ErrInvalid, err)
+	}
+	return asked, s.node.SetRole(r.Context(), asked.Role)
+}
+
+type roleSet struct {
+	Role string `json:"role"`
 }
 
 type requestPlan struct {

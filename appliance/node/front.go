@@ -20,6 +20,7 @@ const drain = 5 * time.Second
 // may change while it serves.
 type front struct {
 	handler http.Handler
+	open    Listeners
 
 	mu    sync.Mutex
 	doors map[string]*door // by address as it was configured
@@ -32,8 +33,27 @@ type door struct {
 	server   *http.Server
 }
 
-func newFront(handler http.Handler) *front {
-	return &front{handler: handler, doors: map[string]*door{}}
+// Listeners open and keep the listeners of clients: a service manager's hold them while
+// the process restarts.
+type Listeners interface {
+	Listen(address string) (net.Listener, error)
+
+	// Forget lets go of what it keeps: of addresses that nobody listens on any more, and
+	// of whatever it had kept that nobody asked for.
+	Forget(gone ...net.Addr) error
+}
+
+// ordinary listeners are kept by nobody.
+type ordinary struct{}
+
+func (ordinary) Listen(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+func (ordinary) Forget(...net.Addr) error                    { return nil }
+
+func newFront(handler http.Handler, open Listeners) *front {
+	if open == nil {
+		open = ordinary{}
+	}
+	return &front{handler: handler, open: open, doors: map[string]*door{}}
 }
 
 // listen opens what is new in a list of addresses. commit begins to serve there and
@@ -45,13 +65,14 @@ func (f *front) listen(addresses []string) (commit, undo func(), err error) {
 	undo = func() {
 		for _, d := range opened {
 			d.listener.Close()
+			_ = f.open.Forget(d.listener.Addr())
 		}
 	}
 	for _, address := range addresses {
 		if f.has(address) {
 			continue
 		}
-		listener, err := net.Listen("tcp", address)
+		listener, err := f.open.Listen(address)
 		if err != nil {
 			undo()
 			return nil, nil, err
@@ -74,12 +95,15 @@ func (f *front) has(address string) bool {
 func (f *front) commit(addresses []string, opened map[string]*door) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	var gone []net.Addr
 	for address, d := range f.doors {
 		if !slices.Contains(addresses, address) {
 			delete(f.doors, address)
+			gone = append(gone, d.listener.Addr())
 			d.listener.Close() // and the goroutine that serves it sees its requests off
 		}
 	}
+	_ = f.open.Forget(gone...) // what is kept too long is let go of by the next start
 	for address, d := range opened {
 		f.doors[address] = d
 		if f.serve != nil {

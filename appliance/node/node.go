@@ -67,6 +67,7 @@ type Node struct {
 	builder atomic.Pointer[builder] // nil on a regular node
 	role    *role
 	reload  *reload
+	pulse   *supervisor.Pulse
 	tree    *supervisor.Supervisor
 }
 
@@ -75,6 +76,7 @@ type options struct {
 	transport func(quorum.Transport) quorum.Transport
 	journal   Journal
 	instead   *Instead
+	listeners Listeners
 }
 
 // Option changes how a node is made. The product uses none; tests do.
@@ -98,6 +100,11 @@ type Journal interface {
 // WithJournal makes reloads change how the log is written.
 func WithJournal(j Journal) Option {
 	return func(o *options) { o.journal = j }
+}
+
+// WithListeners opens the listeners of clients.
+func WithListeners(l Listeners) Option {
+	return func(o *options) { o.listeners = l }
 }
 
 // Instead says that a node runs with a configuration that it ran with before, because
@@ -317,7 +324,7 @@ func (n *Node) makeMirror() error {
 	}
 	n.closers = append(n.closers, n.mirror.Close)
 	n.traffic = newTraffic()
-	n.front = newFront(n.routes(n.whenChecked(oci.New(oci.Config{}, n.mirror)), n.whenChecked(maven.New(n.mirror)), tlog.New(n.chain, n.chain, proofs{n.chain})))
+	n.front = newFront(n.routes(n.whenChecked(oci.New(oci.Config{}, n.mirror)), n.whenChecked(maven.New(n.mirror)), tlog.New(n.chain, n.chain, proofs{n.chain})), n.options.listeners)
 	return nil
 }
 
@@ -359,6 +366,8 @@ func (n *Node) makeTree() error {
 	n.tree.Add("signatures", supervisor.Func(n.catchUp))
 	n.tree.Add("log", supervisor.Func(n.logBlocks))
 	n.tree.Add("mirror", n.mirror)
+	n.pulse = supervisor.NewPulse(n.probes)
+	n.tree.Add("pulse", n.pulse)
 	n.tree.Add("role", n.role) // shown by what it runs
 	return nil
 }

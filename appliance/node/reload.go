@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -148,12 +149,23 @@ func (n *Node) Plan(_ context.Context, file string, source []byte) (control.Plan
 	return n.plan(to)
 }
 
+// byHand is the role that the node has by hand, "" where it has the configuration's.
+func (n *Node) byHand() string {
+	if own := n.conf().Role; own == config.RoleUnset || string(own) == n.roleName() {
+		return ""
+	}
+	return n.roleName()
+}
+
 // plan is what a reload of a configuration would do.
 func (n *Node) plan(to *config.Config) (control.Plan, error) {
 	plan := control.Plan{File: to.File, Number: n.reload.configuration().Number, Changes: []control.Change{}}
+	if !n.keepsRole(to) {
+		plan.Changes = append(plan.Changes, control.Change{Path: "role", Old: strconv.Quote(n.roleName()), New: strconv.Quote(string(to.Role)), Effect: control.EffectRole})
+	}
 	for _, c := range config.Changes(n.conf(), to) {
-		if c.Path == "role" && n.keepsRole(to) {
-			continue
+		if c.Path == "role" {
+			continue // what the node is counts, and that may be by hand
 		}
 		change := control.Change{Path: c.Path, Old: c.Old, New: c.New, Effect: string(c.Reload), Added: c.Added, Removed: c.Removed}
 		if c.Range != nil {
@@ -329,6 +341,35 @@ func (n *Node) prepareRole(to *config.Config) (become func(context.Context) erro
 		}
 		return err
 	}, nil
+}
+
+// SetRole implements control.Configurator.
+func (n *Node) SetRole(ctx context.Context, name string) error {
+	r := n.reload
+	r.turn.Lock()
+	defer r.turn.Unlock()
+	if name == n.roleName() {
+		return nil
+	}
+	var next *builder
+	switch config.Role(name) {
+	case config.RoleBuild:
+		var err error
+		if next, err = n.newBuilder(n.conf()); err != nil {
+			return err
+		}
+	case config.RoleRegular:
+	default:
+		return fmt.Errorf("%w: %q is no role", control.ErrInvalid, name)
+	}
+	if err := n.become(ctx, next); err != nil {
+		if next != nil && errors.Is(err, errStopping) {
+			err = errors.Join(err, next.close())
+		}
+		return err
+	}
+	n.log.Info("the role is changed by hand, until the next reload of a configuration that names one", "role", name)
+	return nil
 }
 
 // Configuration implements control.Configurator.

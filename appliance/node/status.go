@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"encoding/base64"
+	"slices"
 	"sort"
 	"strings"
 	"time"
@@ -21,7 +22,7 @@ func (n *Node) Status(context.Context) (control.Status, error) {
 	set, frontier := n.chain.Set(), n.chain.Frontier()
 	root := frontier.Root()
 	s := control.Status{
-		Version: n.version, Config: n.file, Configuration: n.reload.configuration(), Role: n.roleName(), Identity: n.identity, Started: n.started,
+		Version: n.version, Config: n.file, Configuration: n.reload.configuration(), Role: n.roleName(), RoleByHand: n.byHand() != "", Identity: n.identity, Started: n.started,
 		Addrs: n.addresses(), Registry: n.conf().Registry.Listen,
 		Network: n.chain.Network().Name, Genesis: n.chain.Network().Genesis, Height: n.chain.Height(), Size: frontier.Size,
 		Root: base64.StdEncoding.EncodeToString(root[:]), CheckpointTime: milliseconds(n.chain.Time()),
@@ -133,6 +134,13 @@ func (n *Node) services() []control.Service {
 				services = append(services, service(state))
 			}
 		}
+	}
+	for name, since := range n.pulse.Hung() {
+		i := slices.IndexFunc(services, func(s control.Service) bool { return s.Name == name })
+		if i < 0 {
+			services, i = append(services, control.Service{Name: name}), len(services)
+		}
+		services[i].State, services[i].Since, services[i].Error = "hung", since, "it does not answer"
 	}
 	return services
 }

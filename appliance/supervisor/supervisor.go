@@ -76,6 +76,12 @@ type Options struct {
 
 	// Pause is how long a service rests that fails more often; default 5 s.
 	Pause time.Duration
+
+	// Budget is how often a service may fail within Window, whatever the pauses;
+	// once more is fatal. Default 60 within 10 min: what is wrong then is not the
+	// service's alone, and systemd starts all of it anew, or gives up and says so.
+	Budget int
+	Window time.Duration
 }
 
 // failureDecay is the half-life of the count of failures in seconds.
@@ -122,6 +128,12 @@ func New(options Options) *Supervisor {
 	}
 	if options.Pause == 0 {
 		options.Pause = 5 * time.Second
+	}
+	if options.Budget == 0 {
+		options.Budget = 60
+	}
+	if options.Window == 0 {
+		options.Window = 10 * time.Minute
 	}
 	return &Supervisor{options: options, fatal: make(chan error, 1), ready: make(chan struct{})}
 }
@@ -223,8 +235,9 @@ type runner struct {
 	cancel     context.CancelFunc
 	tree       *suture.Supervisor
 
-	mu    sync.Mutex
-	state State // guarded by mu
+	mu     sync.Mutex // guards what follows
+	state  State
+	failed []time.Time // within the window, oldest first
 }
 
 func (r *runner) start() {
@@ -277,16 +290,39 @@ func (r *runner) Serve(ctx context.Context) error {
 	if err == nil {
 		err = errors.New("ended without being asked to")
 	}
+	if spent := r.spend(time.Now()); spent != nil {
+		err = Fatal(fmt.Errorf("%w, the last time: %w", spent, err))
+	}
 	if _, fatal := errors.AsType[*FatalError](err); fatal {
 		r.set(Failed, err)
 		r.log.Error("service failed fatally", "error", err)
-		select {
-		case r.supervisor.fatal <- fmt.Errorf("%s: %w", r.name, err):
-		default: // another one was first
-		}
+		r.end(err)
 		return suture.ErrDoNotRestart
 	}
 	return err
+}
+
+// end stops everything for an error, unless another one was first.
+func (r *runner) end(err error) {
+	select {
+	case r.supervisor.fatal <- fmt.Errorf("%s: %w", r.name, err):
+	default:
+	}
+}
+
+// spend counts a failure against the budget.
+func (r *runner) spend(now time.Time) error {
+	options := r.supervisor.options
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.failed = append(r.failed, now)
+	for len(r.failed) > 0 && now.Sub(r.failed[0]) > options.Window {
+		r.failed = r.failed[1:]
+	}
+	if len(r.failed) <= options.Budget {
+		return nil
+	}
+	return fmt.Errorf("failed %d times in %v", len(r.failed), options.Window)
 }
 
 // serve runs the service and notices when it becomes ready.
@@ -337,16 +373,19 @@ func (r *runner) set(state string, err error) {
 func (r *runner) event(e suture.Event) {
 	switch e := e.(type) {
 	case suture.EventServicePanic:
-		r.failed(fmt.Errorf("panic: %s", e.PanicMsg), e.Restarting)
+		r.fell(fmt.Errorf("panic: %s", e.PanicMsg), e.Restarting)
+		if spent := r.spend(time.Now()); spent != nil {
+			r.end(fmt.Errorf("%w, the last time: panic: %s", spent, e.PanicMsg))
+		}
 		r.log.Error("service panicked", "panic", e.PanicMsg, "stack", e.Stacktrace, "restart", e.Restarting)
 	case suture.EventServiceTerminate:
 		err, _ := e.Err.(error)
-		r.failed(err, e.Restarting)
+		r.fell(err, e.Restarting)
 		r.log.Warn("service failed", "error", err, "restart", e.Restarting)
 	}
 }
 
-func (r *runner) failed(err error, restarting bool) {
+func (r *runner) fell(err error, restarting bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.state.Restarts++

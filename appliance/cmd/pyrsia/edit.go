@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -156,12 +157,17 @@ func mirrorRemoveCommand(a *app) *cobra.Command {
 const roleUnset = "unset"
 
 func roleCommand(a *app) *cobra.Command {
-	return a.editing(&cobra.Command{
+	var untilReload bool
+	cmd := a.editing(&cobra.Command{
 		Use:   "role build|regular|unset",
 		Short: "Make the node a build node or a regular one",
 		Long: `Set the role in the configuration: "build" or "regular", or "unset" to leave it to
-systemctl. Nothing else in the file changes, comments included, but its layout.`,
-		Example:   "  pyrsia role build --reload\n  pyrsia role unset",
+systemctl. Nothing else in the file changes, comments included, but its layout.
+
+With --until-reload the file stays as it is: the running node takes the role at once,
+and keeps it until a configuration that names a role is loaded, at a reload or a
+start. That is what systemctl start and stop of pyrsia-role-build.target do.`,
+		Example:   "  pyrsia role build --reload\n  pyrsia role regular --until-reload\n  pyrsia role unset",
 		Args:      exactly("ROLE"),
 		ValidArgs: []string{string(config.RoleBuild), string(config.RoleRegular), roleUnset},
 	}, func(args []string) (config.Edit, error) {
@@ -173,4 +179,24 @@ systemctl. Nothing else in the file changes, comments included, but its layout.`
 		}
 		return nil, fmt.Errorf("%q is no role; write build, regular or unset", args[0])
 	})
+	cmd.Flags().BoolVar(&untilReload, "until-reload", false, "change the running node and not the file")
+	cmd.MarkFlagsMutuallyExclusive("until-reload", "reload")
+	edit := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if !untilReload {
+			return edit(cmd, args)
+		}
+		client := a.client()
+		defer client.Close()
+		_, err := patiently(cmd.Context(), a, "the node changes its role", func(ctx context.Context) (struct{}, error) {
+			return struct{}{}, client.SetRole(ctx, args[0])
+		})
+		if err != nil {
+			return err
+		}
+		return a.show(map[string]string{"role": args[0]}, func(w io.Writer, _ style) {
+			fmt.Fprintf(w, "the node is a %s node until the next reload of a configuration that names a role\n", args[0])
+		})
+	}
+	return cmd
 }

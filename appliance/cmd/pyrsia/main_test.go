@@ -215,6 +215,7 @@ var (
 func (fixed) Reload(context.Context) (control.Reloaded, error) {
 	return control.Reloaded{}, fmt.Errorf("/none/pyrsia.hcl:9: bad: %w", control.ErrInvalid)
 }
+func (fixed) SetRole(context.Context, string) error { return nil }
 func (fixed) Plan(context.Context, string, []byte) (control.Plan, error) {
 	return control.Plan{File: "/etc/pyrsia/pyrsia.hcl", Number: 41, Changes: []control.Change{
 		{Path: "registry.listen", Old: `["a:1"]`, New: `["a:1", "b:2"]`, Effect: control.EffectLive, Added: []string{`"b:2"`}},

@@ -47,7 +47,7 @@ func (s style) verdict(text string) string {
 	switch text {
 	case "published", "equal", "ready", "live", "yes", "alive":
 		return s.green(text)
-	case "disagreed", "failed", "expired", "resting", "different", "declined", "invalid":
+	case "disagreed", "failed", "hung", "expired", "resting", "different", "declined", "invalid":
 		return s.red(text)
 	case "backoff", "absent", "no", "stale", "recipe-pending", "suspect", "away":
 		return s.yellow(text)

@@ -13,6 +13,7 @@ import (
 	"github.com/pyrsia/appliance/appliance/journal"
 	"github.com/pyrsia/appliance/appliance/node"
 	"github.com/pyrsia/appliance/hcl/config"
+	"github.com/pyrsia/appliance/systemd"
 	"github.com/spf13/cobra"
 )
 
@@ -45,9 +46,13 @@ start.`,
 			if err != nil {
 				return err
 			}
+			manager, err := systemd.FromEnvironment()
+			if err != nil {
+				return err
+			}
 			written := newJournal(a.err, c.Log)
 			slog.SetDefault(written.Logger())
-			server, err := newNode(c, version(), written.Logger(), append(options, node.WithJournal(written))...)
+			server, err := newNode(c, version(), written.Logger(), manager, append(options, node.WithJournal(written), node.WithListeners(manager))...)
 			if err != nil {
 				return err
 			}

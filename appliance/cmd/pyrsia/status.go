@@ -59,7 +59,7 @@ func writeStatus(w io.Writer, s style, n control.Status, now time.Time) {
 	}
 	fields(w, s,
 		"node", strings.TrimSpace(string(n.Identity)+" "+n.Operator),
-		"role", n.Role,
+		"role", roleText(s, n),
 		"version", n.Version+", up since "+date(n.Started),
 		"config", configured(n.Configuration),
 		"registry", strings.Join(n.Registry, " "),
@@ -76,6 +76,13 @@ func writeStatus(w io.Writer, s style, n control.Status, now time.Time) {
 	writeOffences(w, s, n.Offences)
 	writeMirrors(w, s, n.Mirrors)
 	writeTroubles(w, s, n.Services, now)
+}
+
+func roleText(s style, n control.Status) string {
+	if n.RoleByHand {
+		return n.Role + s.yellow(" (by hand, until the next reload)")
+	}
+	return n.Role
 }
 
 // configured is what the node runs with.
