@@ -25,7 +25,7 @@ BIN     := bin
 DEMO    := .demo
 PACKAGES = $$(go list ./... | grep -v '/e2e$$')
 
-.PHONY: help build demo demo-stop demo-clean test e2e sim bench lint clean setup-build setup-test setup-demo
+.PHONY: help build deb demo demo-stop demo-clean test e2e sim bench lint clean setup-build setup-test setup-demo setup-machine
 
 help: ## Show what there is to make
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s$$'\t'
@@ -33,11 +33,22 @@ help: ## Show what there is to make
 setup-build setup-test setup-demo:
 	@e2e/setup.sh $(@:setup-%=%)
 
+setup-machine:
+	@e2e/machine/setup.sh
+
 build: setup-build ## Build pyrsia, buildkitd and buildctl into bin/
 	@echo "building $(BIN)/pyrsia ($(VERSION)), $(BIN)/buildkitd and $(BIN)/buildctl: some minutes the first time"
 	@mkdir -p $(BIN)
 	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.buildVersion=$(VERSION)' -o $(BIN)/pyrsia ./appliance/cmd/pyrsia
 	@CGO_ENABLED=0 go build -trimpath -ldflags '-s -w' -o $(BIN)/ github.com/moby/buildkit/cmd/buildkitd github.com/moby/buildkit/cmd/buildctl
+
+# The same bytes whenever it is made of the same commit: the programs are built so, and
+# every time in the package is the commit's.
+EPOCH       = $(shell git log -1 --format=%ct 2>/dev/null || echo 0)
+DEB_VERSION = 0.1.0~git$(shell TZ=UTC git log -1 --date=format-local:%Y%m%d%H%M%S --format=%cd.%h 2>/dev/null || echo 0)
+deb: build ## Build the Debian package into bin/
+	@systemd/debian/build.sh $(BIN) $(BIN) $(DEB_VERSION) $(EPOCH)
+	@echo "$(BIN)/pyrsia_$(DEB_VERSION)_amd64.deb"
 
 demo: setup-demo build ## Run the whole of Pyrsia on this machine and leave it running
 	@CGO_ENABLED=0 go build -trimpath -o $(BIN)/demo ./e2e/demo
@@ -60,7 +71,7 @@ test: setup-test ## Test: format, vet, unit, fault and fuzz seeds, quick stories
 	go test -race -timeout 20m $(PACKAGES)
 	go test -race -timeout 25m ./e2e
 
-e2e: demo ## Test: the demo and the slower stories
+e2e: demo deb setup-machine ## Test: the demo, the Debian package on plain Debian, and the slower stories
 	go test -tags slow -timeout 40m -v -run '^TestSlow' ./e2e
 
 # N: members (3, 4, 5 or 7; all of them where it is not given); SEEDS of each,

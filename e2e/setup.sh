@@ -27,7 +27,7 @@ wanted=(git:git /etc/ssl/certs/ca-certificates.crt:ca-certificates)
 have go || wanted+=(go:golang-go)
 case $purpose in
 test | demo) wanted+=(runc:runc) ;;&
-test) wanted+=(busybox:busybox ip:iproute2 gcc:gcc /usr/include/stdlib.h:libc6-dev skopeo:skopeo mvn:maven java:default-jdk-headless) ;;
+test) wanted+=(curl:curl busybox:busybox ip:iproute2 gcc:gcc /usr/include/stdlib.h:libc6-dev skopeo:skopeo mvn:maven java:default-jdk-headless) ;;
 demo) wanted+=(curl:curl dockerd:docker.io /usr/bin/docker:docker-cli skopeo:skopeo mvn:maven javac:default-jdk-headless) ;;
 esac
 

@@ -100,6 +100,9 @@ func New(node Node) *Server {
 	return s
 }
 
+// Handle has the server answer a path by somebody else's handler. Call it before Serve.
+func (s *Server) Handle(pattern string, handler http.Handler) { s.mux.Handle(pattern, handler) }
+
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, maxBody)

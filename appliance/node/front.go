@@ -31,6 +31,10 @@ type front struct {
 type door struct {
 	listener net.Listener
 	server   *http.Server
+
+	mu    sync.Mutex
+	conns map[net.Conn]http.ConnState // open ones
+	moved chan struct{}               // capacity 1: conns has changed
 }
 
 // Listeners open and keep the listeners of clients: a service manager's hold them while
@@ -77,13 +81,74 @@ func (f *front) listen(addresses []string) (commit, undo func(), err error) {
 			undo()
 			return nil, nil, err
 		}
-		opened[address] = &door{listener: listener, server: f.server()}
+		opened[address] = f.door(listener)
 	}
 	return func() { f.commit(addresses, opened) }, undo, nil
 }
 
-func (f *front) server() *http.Server {
-	return &http.Server{Handler: f.handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+func (f *front) door(listener net.Listener) *door {
+	d := &door{listener: listener, conns: map[net.Conn]http.ConnState{}, moved: make(chan struct{}, 1)}
+	d.server = &http.Server{
+		Handler: f.handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
+		ConnState: d.note,
+	}
+	return d
+}
+
+// note follows the connections.
+func (d *door) note(conn net.Conn, state http.ConnState) {
+	d.mu.Lock()
+	if state == http.StateClosed || state == http.StateHijacked {
+		delete(d.conns, conn)
+	} else {
+		d.conns[conn] = state
+	}
+	d.mu.Unlock()
+	select {
+	case d.moved <- struct{}{}:
+	default:
+	}
+}
+
+// open counts the connections, and those of them that have asked for nothing yet.
+func (d *door) open() (all, silent int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, state := range d.conns {
+		if state == http.StateNew {
+			silent++
+		}
+	}
+	return len(d.conns), silent
+}
+
+// speech is how long a client whose connection was accepted, and whose request has not
+// come, is waited for when its address is given up.
+const speech = 2 * time.Second
+
+// seeOff serves what is under way to its end, or until the context ends: also the first
+// request of a connection that was accepted in the last moment, which the library's own
+// Shutdown would hang up on.
+func (d *door) seeOff(ctx context.Context) {
+	d.server.SetKeepAlivesEnabled(false)
+	begin := time.NewTimer(speech)
+	defer begin.Stop()
+	waits := true // for the silent ones
+	for {
+		all, silent := d.open()
+		if all == 0 || all == silent && !waits {
+			break
+		}
+		select {
+		case <-ctx.Done():
+			d.server.Close()
+			return
+		case <-begin.C:
+			waits = false
+		case <-d.moved:
+		}
+	}
+	d.server.Close()
 }
 
 func (f *front) has(address string) bool {
@@ -168,9 +233,7 @@ func (f *front) answer(ctx context.Context, d *door) error {
 		case <-limit.Done():
 		}
 	})
-	if err := d.server.Shutdown(limit); errors.Is(err, context.Canceled) {
-		d.server.Close()
-	}
+	d.seeOff(limit)
 	cancel()
 	patience.Wait()
 	return nil

@@ -32,6 +32,10 @@ func (n *Node) Ready() <-chan struct{} { return n.tree.Ready() }
 // itself: it is for who started the process to end it.
 func (n *Node) Alive() error { return n.pulse.Err() }
 
+// News receives after a reload, whatever came of it, and after a change of the role: what
+// Summary says is new.
+func (n *Node) News() <-chan struct{} { return n.reload.news }
+
 // Summary is how the node is, in one line for people.
 func (n *Node) Summary() string {
 	role := n.roleName()
@@ -42,7 +46,10 @@ func (n *Node) Summary() string {
 	if halted := n.chain.Halted(); halted != nil {
 		return "halted: " + halted.Error()
 	}
-	if n.stale() {
+	switch {
+	case n.chain.Time() <= 0:
+		text += ", no checkpoint yet"
+	case n.stale():
 		text += ", log stale"
 	}
 	if b := n.builder.Load(); b != nil {

@@ -19,12 +19,14 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync/atomic"
 	"time"
 
 	"github.com/pyrsia/appliance/appliance/control"
+	"github.com/pyrsia/appliance/appliance/metrics"
 	"github.com/pyrsia/appliance/appliance/supervisor"
 	"github.com/pyrsia/appliance/hcl/config"
 	"github.com/pyrsia/appliance/modules/build"
@@ -61,7 +63,8 @@ type Node struct {
 	store   *disk.Store
 	host    *libp2p.Host
 	mirror  *mirror.Mirror
-	front   *front
+	front   *front // of build tools
+	meter   *front // of monitoring systems
 	traffic *traffic
 
 	builder atomic.Pointer[builder] // nil on a regular node
@@ -325,6 +328,9 @@ func (n *Node) makeMirror() error {
 	n.closers = append(n.closers, n.mirror.Close)
 	n.traffic = newTraffic()
 	n.front = newFront(n.routes(n.whenChecked(oci.New(oci.Config{}, n.mirror)), n.whenChecked(maven.New(n.mirror)), tlog.New(n.chain, n.chain, proofs{n.chain})), n.options.listeners)
+	meter := http.NewServeMux()
+	meter.Handle("GET /metrics", metrics.Handler(n.Status))
+	n.meter = newFront(meter, nil)
 	return nil
 }
 
@@ -384,14 +390,19 @@ func (n *Node) Serve(ctx context.Context) error {
 	}
 	// A listener that fails cannot be opened again by its service: fatal.
 	n.tree.Add("control", supervisor.Func(func(ctx context.Context) error {
-		return supervisor.Fatal(control.New(n).Serve(ctx, socket))
+		server := control.New(n)
+		server.Handle("GET /metrics", metrics.Handler(n.Status))
+		return supervisor.Fatal(server.Serve(ctx, socket))
 	}))
-	open, _, err := n.front.listen(n.conf().Registry.Listen)
-	if err != nil {
-		return errors.Join(fmt.Errorf("%s: registry.listen: %w; stop the other program, or choose another address", n.conf().File, err), socket.Close())
+	for _, part := range []part{n.reloadRegistry, n.reloadMetrics} {
+		open, _, err := part(nil, n.conf())
+		if err != nil {
+			return errors.Join(err, socket.Close())
+		}
+		open()
 	}
-	open()
 	n.tree.Add("registry", n.front)
+	n.tree.Add("metrics", n.meter)
 	n.tree.Add("configuration", n.reload)
 	n.log.Info("serving", "role", n.roleName(), "identity", n.identity, "network", n.chain.Network().Name, "height", n.chain.Height(), "registry", n.conf().Registry.Listen)
 	return n.tree.Serve(ctx)

@@ -22,8 +22,17 @@ type reload struct {
 	history *history.Folder
 	turn    sync.Mutex // one reload at a time
 
+	news chan struct{} // capacity 1: Summary has changed
+
 	mu    sync.Mutex // guards state
 	state control.Configuration
+}
+
+func (r *reload) tell() {
+	select {
+	case r.news <- struct{}{}:
+	default:
+	}
 }
 
 func (n *Node) makeReload() error {
@@ -33,7 +42,7 @@ func (n *Node) makeReload() error {
 		state.Rejected, state.Instead = i.Reason, n.conf().File
 	}
 	state.File = n.file
-	n.reload = &reload{node: n, history: History(n.conf().Storage.Data, n.file)}
+	n.reload = &reload{node: n, news: make(chan struct{}, 1), history: History(n.conf().Storage.Data, n.file)}
 	state.Number = n.reload.history.Next(n.conf().Source())
 	n.reload.state = state
 	return nil
@@ -78,6 +87,7 @@ func (n *Node) Reload(ctx context.Context) (control.Reloaded, error) {
 	r := n.reload
 	r.turn.Lock()
 	defer r.turn.Unlock()
+	defer r.tell()
 	began := time.Now()
 	result, err := r.reload(ctx)
 	if err != nil {
@@ -210,7 +220,7 @@ func nothing() {}
 func (n *Node) apply(ctx context.Context, to *config.Config) (err error) {
 	from := n.conf()
 	var commits, undos []func()
-	for _, prepare := range []part{n.reloadCheckpoint, n.reloadRegistry, n.reloadNetwork, n.reloadPeers, n.reloadMirror, n.reloadBuilds, n.reloadStore, n.reloadLog} {
+	for _, prepare := range []part{n.reloadCheckpoint, n.reloadRegistry, n.reloadMetrics, n.reloadNetwork, n.reloadPeers, n.reloadMirror, n.reloadBuilds, n.reloadStore, n.reloadLog} {
 		commit, undo, err := prepare(from, to)
 		if err != nil {
 			for _, undo := range undos {
@@ -246,6 +256,13 @@ func (n *Node) reloadCheckpoint(from, to *config.Config) (commit, undo func(), e
 func (n *Node) reloadRegistry(_, to *config.Config) (commit, undo func(), err error) {
 	if commit, undo, err = n.front.listen(to.Registry.Listen); err != nil {
 		err = fmt.Errorf("%s: registry.listen: %w; stop the other program, or choose another address", to.File, err)
+	}
+	return commit, undo, err
+}
+
+func (n *Node) reloadMetrics(_, to *config.Config) (commit, undo func(), err error) {
+	if commit, undo, err = n.meter.listen(to.Metrics.Listen); err != nil {
+		err = fmt.Errorf("%s: metrics.listen: %w; stop the other program, or choose another address", to.File, err)
 	}
 	return commit, undo, err
 }
@@ -348,6 +365,7 @@ func (n *Node) SetRole(ctx context.Context, name string) error {
 	r := n.reload
 	r.turn.Lock()
 	defer r.turn.Unlock()
+	defer r.tell()
 	if name == n.roleName() {
 		return nil
 	}

@@ -58,6 +58,7 @@ type Config struct {
 	Registry          Registry
 	Storage           Storage
 	Admin             Admin
+	Metrics           Metrics
 	Log               Log
 
 	source  []byte
@@ -137,6 +138,11 @@ type Storage struct {
 // Admin is how the node is controlled.
 type Admin struct {
 	Socket string // path
+}
+
+// Metrics is where the node answers a monitoring system.
+type Metrics struct {
+	Listen []string // host:port
 }
 
 // Log is what the node writes about itself.

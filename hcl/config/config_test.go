@@ -122,6 +122,7 @@ func TestWholeFile(t *testing.T) {
 		Registry:     Registry{Listen: []string{"0.0.0.0:7888", "[::1]:7888"}},
 		Storage:      Storage{Data: "/var/lib/pyrsia"},
 		Admin:        Admin{Socket: "/run/pyrsia/control.sock"},
+		Metrics:      Metrics{Listen: []string{"127.0.0.1:9100"}},
 		Log:          Log{Level: "debug", Format: "json"},
 	}
 	config.source, config.origins, config.secrets = nil, nil, nil

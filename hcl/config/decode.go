@@ -641,6 +641,21 @@ func Peek(path string) (data, socket string) {
 	return d.config.Storage.Data, d.config.Admin.Socket
 }
 
+// PeekRole reads the role, also from a file that is not finished. What cannot be read is
+// RoleUnset.
+func PeekRole(path string) Role {
+	source, err := readFile(path, MaxFile)
+	if err != nil {
+		return RoleUnset
+	}
+	d := &decoder{file: path, source: source, config: &Config{origins: map[string]Range{}, secrets: map[string]string{}}, blocks: map[string]Range{}}
+	file, _ := hclsyntax.ParseConfig(source, path, hcl.InitialPos)
+	if body, ok := file.Body.(*hclsyntax.Body); ok && body != nil {
+		d.body("", "", body, &scope{Config: d.config})
+	}
+	return d.config.Role
+}
+
 // missing reports settings without which nothing works.
 func (d *decoder) missing(end hcl.Range) {
 	for _, setting := range settings {

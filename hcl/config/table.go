@@ -67,6 +67,7 @@ var blocks = []Block{
 	{Name: "registry", Doc: "The HTTP port that docker, Maven and other build tools use."},
 	{Name: "storage", Doc: "Where the node keeps its state."},
 	{Name: "admin", Doc: "How the node is controlled from the command line."},
+	{Name: "metrics", Doc: "How the node is, for a monitoring system (docs/metrics.md). The control socket has it, too."},
 	{Name: "log", Doc: "What the node writes about itself to standard error."},
 }
 
@@ -208,6 +209,11 @@ var settings = []Setting{
 		Path: "admin.socket", kind: scalar("path", parseSocket, asIs), Default: `"/run/pyrsia/control.sock"`, Reload: Fixed,
 		Doc: "The Unix socket that the command line talks to. Only the node's own user can open it.",
 		at:  func(s *scope) any { return &s.Admin.Socket },
+	},
+	{
+		Path: "metrics.listen", kind: list(scalar("host:port", parseHostPort, asIs)), Default: `[]`, Reload: Live,
+		Doc: "Where the node answers a monitoring system, at /metrics: everybody who reaches it, with numbers only. [] answers nowhere.",
+		at:  func(s *scope) any { return &s.Metrics.Listen },
 	},
 	{
 		Path: "log.level", kind: choice("debug", "info", "warn", "error"), Default: `"info"`, Reload: Live,

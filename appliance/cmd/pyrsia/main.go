@@ -7,6 +7,7 @@ import (
 	"context"
 	"os"
 	"os/signal"
+	"path/filepath"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -15,6 +16,9 @@ import (
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
+	if filepath.Base(os.Args[0]) == generatorName {
+		os.Exit(generator(os.Args[1:], os.Stderr))
+	}
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()
 	os.Exit(code)
@@ -42,5 +46,7 @@ func verbs(a *app) []*cobra.Command {
 		mirrorCommand(a),
 		versionCommand(a),
 		relayCommand(a),
+		followRoleCommand(a),
+		manCommand(a),
 	}
 }

@@ -66,6 +66,7 @@ func (r running) tell(ctx context.Context) {
 			r.heed(r.manager.Stopping())
 			return
 		case <-tick.C:
+		case <-r.News():
 		}
 		if err := r.Alive(); err != nil {
 			if hangs != err.Error() {

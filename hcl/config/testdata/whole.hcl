@@ -57,3 +57,5 @@ log {
   level  = "debug"
   format = "json"
 }
+
+metrics { listen = ["127.0.0.1:9100"] }
