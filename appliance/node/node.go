@@ -241,7 +241,7 @@ func (n *Node) openStore() (err error) {
 func (n *Node) makeHost() (err error) {
 	n.host, err = libp2p.New(libp2p.Config{
 		Key: n.keys.Private(), Listen: n.conf().Network.Listen, Peers: n.peers(n.conf()),
-		Share: n.conf().Distribution.Share, UploadRate: n.conf().Distribution.Upload, Version: n.version,
+		Share: n.conf().Distribution.Share, UploadRate: n.conf().Distribution.Upload, DownloadRate: n.conf().Distribution.Download, Version: n.version,
 		Members: n.isMember, Receive: n.receive, OnConnect: n.connected, OnDisconnect: n.disconnected,
 		Meet: n.meet, Refused: n.refused, Blocks: n.chain, Log: n.log,
 	}, peerStore{n.store})

@@ -283,6 +283,7 @@ func (n *Node) reloadPeers(from, to *config.Config) (commit, undo func(), err er
 	commit = func() {
 		n.host.SetShare(to.Distribution.Share)
 		n.host.SetUploadRate(to.Distribution.Upload)
+		n.host.SetDownloadRate(to.Distribution.Download)
 	}
 	return commit, func() { _ = n.host.SetPeers(n.peers(from)) }, nil
 }

@@ -172,6 +172,9 @@ func testRun(t *testing.T, m *Machine) {
 	if got := must(t, m, "stat", "-fc", "%T", "/sys/fs/cgroup"); got != "cgroup2fs" {
 		t.Errorf("the machine's cgroups are a %s, want cgroup2fs", got)
 	}
+	if got := must(t, m, "cat", "/proc/self/cgroup"); !strings.HasPrefix(got, "0::/init.scope/") && !strings.Contains(got, "\n0::/init.scope/") {
+		t.Errorf("a command is in groups\n%s\nwant one in init.scope", got)
+	}
 	testFailure(t, m)
 	testTimeout(t, m)
 }

@@ -184,16 +184,23 @@ func (c *container) run(ctx context.Context, input *os.File, words []string) (st
 // waiting; so does one whose nsenter was killed.
 func startWithin(process int, command *exec.Cmd) (err error) {
 	onThread(func() {
-		const all = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWCGROUP
+		const most = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWNET | unix.CLONE_NEWUTS | unix.CLONE_NEWIPC
 		// A thread that shares its root and working folder may not change mounts.
 		if err = unix.Unshare(unix.CLONE_FS); err != nil {
 			return
 		}
-		if err = unix.Setns(process, all); err != nil {
+		if err = unix.Setns(process, most); err != nil {
 			err = fmt.Errorf("%w: enter its namespaces: %w", errNoInit, err)
 			return
 		}
-		command.Path, command.Err = find(command.Args[0])
+		if command.Path, err = find(command.Args[0]); err != nil {
+			return
+		}
+		// The namespace of cgroups comes last: from within, the kernel lets nobody
+		// be born into a group whose parent is outside. Here, nsenter becomes the
+		// command, with the same process number.
+		command.Args = append([]string{"nsenter", "--cgroup=/proc/1/ns/cgroup", "--", command.Path}, command.Args[1:]...)
+		command.Path, command.Err = "/usr/bin/nsenter", nil
 		err = command.Start()
 	})
 	return err
@@ -219,11 +226,14 @@ func onThread(f func()) {
 
 // find looks for a program where the calling thread is.
 func find(name string) (string, error) {
-	if strings.Contains(name, "/") {
-		return name, nil
+	candidates := []string{name}
+	if !strings.Contains(name, "/") {
+		candidates = nil
+		for folder := range strings.SplitSeq(path, ":") {
+			candidates = append(candidates, filepath.Join(folder, name))
+		}
 	}
-	for folder := range strings.SplitSeq(path, ":") {
-		file := filepath.Join(folder, name)
+	for _, file := range candidates {
 		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			return file, nil
 		}

@@ -58,7 +58,14 @@ func (b *bucket) setRate(rate int64) {
 
 func (b *bucket) burst() float64 { return max(float64(b.rate)/10, piece) }
 
-// take waits until n bytes, at most a piece, may pass.
+// owes tells whether take would wait now.
+func (b *bucket) owes() bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.rate > 0 && b.tokens+b.clock.Now().Sub(b.last).Seconds()*float64(b.rate) < 0
+}
+
+// take waits until n bytes may pass. More than a burst is waited for in one.
 func (b *bucket) take(ctx context.Context, n int) error {
 	b.mu.Lock()
 	if b.rate == 0 {

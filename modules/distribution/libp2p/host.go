@@ -72,6 +72,10 @@ type Config struct {
 	// member from voting.
 	UploadRate int64
 
+	// DownloadRate is the most of blobs that is asked of other nodes, in bytes per
+	// second; 0 is no limit.
+	DownloadRate int64
+
 	// MaxPeers is how many connections are kept; beyond it the least useful
 	// go. Configured peers never do. 0 is 128.
 	MaxPeers int
@@ -161,6 +165,7 @@ type Host struct {
 	identity record.Identity
 	log      *slog.Logger
 	upload   *bucket
+	download *bucket
 
 	mu     sync.Mutex
 	share  bool
@@ -218,14 +223,14 @@ func New(config Config, store distribution.Store) (*Host, error) {
 	if config.Refused == nil {
 		config.Refused = func(record.Identity, string) {}
 	}
-	if config.UploadRate < 0 {
-		return nil, fmt.Errorf("upload rate %d: must not be negative", config.UploadRate)
+	if config.UploadRate < 0 || config.DownloadRate < 0 {
+		return nil, fmt.Errorf("upload rate %d, download rate %d: must not be negative", config.UploadRate, config.DownloadRate)
 	}
 	h := &Host{
 		config: config, timing: config.Timing.withDefaults(), store: store, key: key,
 		identity: record.NewIdentity(public), log: config.Log, share: config.Share, listen: config.Listen,
 		shut:   map[record.Identity]time.Time{},
-		upload: newBucket(config.UploadRate, realClock{}), ready: make(chan struct{}),
+		upload: newBucket(config.UploadRate, realClock{}), download: newBucket(config.DownloadRate, realClock{}), ready: make(chan struct{}),
 	}
 	if h.peers, err = h.parsePeers(config.Peers); err != nil {
 		return nil, err
@@ -506,6 +511,9 @@ func (h *Host) shares() bool {
 
 // SetUploadRate changes the limit at once, in bytes per second, 0 for none.
 func (h *Host) SetUploadRate(rate int64) { h.upload.setRate(rate) }
+
+// SetDownloadRate changes the limit for what is asked for from now on.
+func (h *Host) SetDownloadRate(rate int64) { h.download.setRate(rate) }
 
 // Go runs f as a goroutine that Serve joins; false when Serve is ending.
 func (r *run) Go(f func()) bool {

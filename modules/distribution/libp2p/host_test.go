@@ -175,6 +175,36 @@ func TestFetchOverTCPAndQUIC(t *testing.T) {
 	}
 }
 
+// A download limit holds over all sources and transfers together, and is changed while
+// they run.
+func TestDownloadRate(t *testing.T) {
+	const rate, size = 8 << 20, 8 << 20
+	a, b := start(t, 1, memory.New(), nil), start(t, 2, memory.New(), nil)
+	c := start(t, 3, memory.New(), func(c *Config) { c.DownloadRate = rate }, a, b)
+	began := time.Now()
+	var fetching sync.WaitGroup
+	for i := range 2 {
+		desc := put(t, a.store, storetest.Random(size, byte(i)))
+		put(t, b.store, storetest.Random(size, byte(i)))
+		fetching.Go(func() {
+			if err := c.Fetch(t.Context(), desc); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	fetching.Wait()
+	// The bucket lets a burst pass first, and what was asked for last need not have been
+	// waited for.
+	if took, least := time.Since(began), time.Second*(2*size-rate/10-4*store.MaxSlice)/rate; took < least {
+		t.Errorf("%d bytes came in %v; at %d a second it takes %v and more", 2*size, took, rate, least)
+	}
+	c.SetDownloadRate(0)
+	desc := put(t, a.store, storetest.Random(size, 9))
+	if err := c.Fetch(t.Context(), desc); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPeersAreShown(t *testing.T) {
 	a := start(t, 1, memory.New(), nil)
 	b := start(t, 2, memory.New(), nil, a)

@@ -194,7 +194,7 @@ func (s *source) work(ctx context.Context) error {
 	for ctx.Err() == nil {
 		changed := s.t.changedNow()
 		moved := s.t.download.Changed()
-		if err := s.ask(); err != nil {
+		if err := s.ask(ctx); err != nil {
 			return err
 		}
 		if len(s.queue) > 0 {
@@ -222,15 +222,22 @@ func (t *transfer) changedNow() <-chan struct{} {
 	return t.changed
 }
 
-// ask puts requests on their way up to the depth.
-func (s *source) ask() error {
-	for len(s.queue) < s.depth {
+// ask puts requests on their way up to the depth, each paid for from the download
+// bucket: what was not asked for does not come. While there is something to read it
+// waits for nothing.
+func (s *source) ask(ctx context.Context) error {
+	limit := s.t.r.h.download
+	for len(s.queue) < s.depth && (len(s.queue) == 0 || !limit.owes()) {
 		offset, length, ok := s.t.claim(s)
 		if !ok {
 			break
 		}
 		q := request{code: codeSlice, digests: digests(s.t), offset: offset, length: length}
-		if err := s.request(q, wish{offset: offset, length: length}); err != nil {
+		err := limit.take(ctx, int(length))
+		if err == nil {
+			err = s.request(q, wish{offset: offset, length: length})
+		}
+		if err != nil {
 			s.queue = append(s.queue, wish{offset: offset, length: length}) // leave releases it
 			return err
 		}
