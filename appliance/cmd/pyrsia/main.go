@@ -30,6 +30,7 @@ func verbs(a *app) []*cobra.Command {
 		serveCommand(a),
 		reloadCommand(a),
 		statusCommand(a),
+		doctorCommand(a),
 		peersCommand(a),
 		idCommand(a),
 		networkCommand(a),

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -133,6 +134,53 @@ func TestReminder(t *testing.T) {
 	if err != nil {
 		t.Error(err)
 	}
+}
+
+// TestWatch: the status is shown again until it is interrupted, which is no failure; also
+// while no node answers.
+func TestWatch(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "s")
+	serve := func() (stop func()) {
+		listener, err := control.Listen(socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- control.New(fixed{}).Serve(ctx, listener) }()
+		return func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	ctx, interrupt := context.WithCancel(t.Context())
+	shown, missed := 0, 0
+	stop := serve()
+	out := writerFunc(func(p []byte) (int, error) {
+		if strings.Contains(string(p), "acme") {
+			shown++
+		}
+		switch shown {
+		case 2:
+			shown++
+			stop() // the node restarts
+		case 5:
+			interrupt()
+		}
+		return len(p), nil
+	})
+	errOut := writerFunc(func(p []byte) (int, error) {
+		if missed++; missed == 1 {
+			stop = serve()
+		}
+		return len(p), nil
+	})
+	if code := run(ctx, []string{"status", "--watch", "--every", "100ms", "--socket", socket}, out, errOut); code != 0 || shown < 5 || missed == 0 {
+		t.Errorf("exit code %d, shown %d times, missed %d times", code, shown, missed)
+	}
+	stop()
 }
 
 type writerFunc func([]byte) (int, error)

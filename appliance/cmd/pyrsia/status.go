@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"maps"
@@ -13,21 +14,63 @@ import (
 )
 
 func statusCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	var watch bool
+	var every time.Duration
+	cmd := &cobra.Command{
 		Use:   "status",
 		Short: "How the running node is",
 		Example: `  pyrsia status
+  pyrsia status --watch
   pyrsia status --json | jq .height`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			client := a.client()
 			defer client.Close()
+			if watch {
+				return a.watchStatus(cmd.Context(), client, every)
+			}
 			status, err := patiently(cmd.Context(), a, "asking the node", client.Status)
 			if err != nil {
 				return err
 			}
 			return a.show(status, func(w io.Writer, s style) { writeStatus(w, s, status, time.Now()) })
 		},
+	}
+	cmd.Flags().BoolVarP(&watch, "watch", "w", false, "show it again and again, until interrupted")
+	cmd.Flags().DurationVar(&every, "every", 2*time.Second, "how often, with --watch")
+	return cmd
+}
+
+// watchStatus shows the status anew until the context ends: on a terminal in the place of
+// the last one, else one after the other. A node that restarts is waited for.
+func (a *app) watchStatus(ctx context.Context, client *control.Client, every time.Duration) error {
+	tick := time.NewTicker(max(every, 100*time.Millisecond))
+	defer tick.Stop()
+	for {
+		status, err := client.Status(ctx)
+		if ctx.Err() != nil {
+			return nil // it was to be interrupted
+		}
+		if isTerminal(a.out) && !a.json {
+			fmt.Fprint(a.out, "\x1b[H\x1b[2J")
+		}
+		switch {
+		case err != nil:
+			fmt.Fprintf(a.err, "%s %s\n", time.Now().Format(time.TimeOnly), sentence(err))
+		default:
+			err = a.show(status, func(w io.Writer, s style) {
+				writeStatus(w, s, status, time.Now())
+				fmt.Fprintln(w)
+			})
+			if err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
 	}
 }
 
