@@ -166,4 +166,3 @@ func (m *Manager) Forget(gone ...net.Addr) error {
 func nameOf(address net.Addr) string {
 	return "registry-" + strings.ReplaceAll(address.String(), ":", "_")
 }
-

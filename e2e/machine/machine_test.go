@@ -511,8 +511,10 @@ func beVictim(t *testing.T, folder string) {
 	}
 	defer m.Close()
 	go m.Run(t.Context(), "sleep", "1234") //nolint:errcheck // both are killed
-	if err := until(t.Context(), func() (bool, error) {
-		_, err := m.Run(t.Context(), "pgrep", "-f", "^sleep 1234")
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	if err := until(ctx, func() (bool, error) {
+		_, err := m.Run(ctx, "pgrep", "-f", "^sleep 1234")
 		return err == nil, nil
 	}); err != nil {
 		t.Fatal(err)

@@ -193,13 +193,13 @@ func startWithin(process int, command *exec.Cmd) (err error) {
 			err = fmt.Errorf("%w: enter its namespaces: %w", errNoInit, err)
 			return
 		}
-		if command.Path, err = find(command.Args[0]); err != nil {
+		if err = find(command.Args[0]); err != nil {
 			return
 		}
 		// The namespace of cgroups comes last: from within, the kernel lets nobody
 		// be born into a group whose parent is outside. Here, nsenter becomes the
 		// command, with the same process number.
-		command.Args = append([]string{"nsenter", "--cgroup=/proc/1/ns/cgroup", "--", command.Path}, command.Args[1:]...)
+		command.Args = append([]string{"nsenter", "--cgroup=/proc/1/ns/cgroup", "--"}, command.Args...)
 		command.Path, command.Err = "/usr/bin/nsenter", nil
 		err = command.Start()
 	})
@@ -224,8 +224,8 @@ func onThread(f func()) {
 	<-done
 }
 
-// find looks for a program where the calling thread is.
-func find(name string) (string, error) {
+// find is an error where there is no such program for the calling thread.
+func find(name string) error {
 	candidates := []string{name}
 	if !strings.Contains(name, "/") {
 		candidates = nil
@@ -235,10 +235,10 @@ func find(name string) (string, error) {
 	}
 	for _, file := range candidates {
 		if info, err := os.Stat(file); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
-			return file, nil
+			return nil
 		}
 	}
-	return "", fmt.Errorf("%s is not installed in the machine; name its package in Spec.Packages: %w", name, fs.ErrNotExist)
+	return fmt.Errorf("there is no program %s in the machine; name its package in Spec.Packages or copy it there: %w", name, fs.ErrNotExist)
 }
 
 func exitCode(exit *exec.ExitError) int {
