@@ -53,6 +53,9 @@ func published(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	publishedEverywhere(t, ctx, c, library("honest"))
+	if err := request(ctx, c.Node(0), library("honest")); err != nil {
+		t.Errorf("asked for again when it is published: %v", err)
+	}
 	b, err := c.Node(0).WaitBuild(ctx, library("honest"), func(b control.BuildDetail) bool {
 		return vote(b, c.Node(0)).Vote == control.VoteEqual && vote(b, c.Node(1)).Vote == control.VoteEqual && vote(b, c.Node(2)).Vote == control.VoteEqual
 	})

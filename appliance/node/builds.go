@@ -299,8 +299,21 @@ func (n *Node) find(ctx context.Context, ref string) (control.Build, error) {
 	if err != nil {
 		return control.Build{}, err
 	}
+	// A request for what another attempt published, before it or while it waited, has no
+	// build of its own: it is about that one.
+	asked := ref
+	for _, r := range n.requests() {
+		if r.ID == ref && r.Done && r.Error == "" {
+			asked = string(r.Package)
+		}
+	}
 	for _, b := range builds {
-		if b.ID == ref || string(b.Package) == ref {
+		if b.ID == ref {
+			return b, nil
+		}
+	}
+	for _, b := range builds {
+		if string(b.Package) == asked {
 			return b, nil
 		}
 	}

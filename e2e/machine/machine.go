@@ -109,7 +109,7 @@ func (s Spec) checked() (Spec, error) {
 	if os.Geteuid() != 0 {
 		return s, errors.New("a machine needs root to boot; run this as root")
 	}
-	for _, program := range []string{"systemd-nspawn", "mmdebstrap", "unshare"} {
+	for _, program := range []string{"systemd-nspawn", "mmdebstrap", "unshare", "mount", "umount"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return s, fmt.Errorf("%s is not installed and a machine needs it; run e2e/machine/setup.sh", program)
 		}

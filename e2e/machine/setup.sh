@@ -20,6 +20,7 @@ wanted=(
 	systemd-nspawn:systemd-container
 	mmdebstrap:mmdebstrap
 	unshare:util-linux
+	umount:mount
 	/usr/share/keyrings/debian-archive-keyring.gpg:debian-archive-keyring
 	/usr/share/keyrings/debian-archive-trixie-stable.gpg:debian-archive-keyring
 )
