@@ -144,10 +144,11 @@ type Member struct {
 	complaint string               // what was last said of the recipes folder
 	revealed  map[record.Hash]bool // attempts whose vote this run has revealed
 
-	// step's alone: the recipe that is endorsed first, and the attempt that is voted
-	// on first; zero for the oldest.
-	turn  int
-	waits record.Hash
+	// step's alone: the recipe that is endorsed first, the attempt whose vote is revealed
+	// first, zero for the oldest, and whose turn it is.
+	turn         int
+	waits        record.Hash
+	recipesFirst bool
 }
 
 type heard struct {
@@ -282,31 +283,66 @@ func (m *Member) Watch() (<-chan struct{}, func()) {
 
 // step does once all that is missing.
 func (m *Member) step(ctx context.Context, running *sync.WaitGroup) {
-	// Others take so much in a second: first what brings to an end what was begun, and
-	// last a folder of recipes, which may be more than that.
+	// Others take so much in a second: first what brings to an end what was begun, then
+	// what this node wants itself, which is bounded. What others want held and a folder of
+	// recipes may each be all that is left: they take turns.
 	m.driveAttempts(ctx, running)
-	m.driveHeard(ctx, running)
 	m.driveRequests(ctx, running)
+	if m.recipesFirst = !m.recipesFirst; m.recipesFirst {
+		m.endorse()
+		m.driveHeard(ctx, running)
+		return
+	}
+	m.driveHeard(ctx, running)
 	m.endorse()
 }
 
-// driveAttempts brings this node's votes forward. Where they are more than others take
-// at once, it goes on next time with the first that had to wait.
+// maxCommits is for how many attempts this node commits at once, the oldest: more of one
+// member do not wait at others, and members of unequal speed must fill their places with
+// the same attempts.
+const maxCommits = record.MaxRecalledCommits
+
+// driveAttempts builds, and brings this node's votes forward: commits from the oldest
+// attempt on, then reveals. Where those are more than others take at once, it goes on
+// next time with the first that had to wait.
 func (m *Member) driveAttempts(ctx context.Context, running *sync.WaitGroup) {
 	attempts, err := m.chain.RecentAttempts(m.chain.Time() - Memory.Milliseconds())
 	if err != nil {
 		m.Log.Error("cannot read the attempts", "error", err)
 		return
 	}
-	first := slices.IndexFunc(attempts, func(a ledger.Attempt) bool { return a.ID == m.waits })
-	m.waits = record.Hash{}
+	var later []*ledger.Attempt // whose commits stand
+	commits := 0
 	for i := range attempts {
-		a := &attempts[(max(first, 0)+i)%len(attempts)]
-		if m.driveAttempt(ctx, running, a) || !m.waits.IsZero() {
+		a := &attempts[i]
+		if a.Status != ledger.StatusOpen {
+			later = append(later, a)
 			continue
 		}
-		m.waits = a.ID
+		if m.hasOutcome(a) {
+			if commits++; commits > maxCommits {
+				continue
+			}
+		}
+		m.driveAttempt(ctx, running, a)
 	}
+	first := slices.IndexFunc(later, func(a *ledger.Attempt) bool { return a.ID == m.waits })
+	m.waits = record.Hash{}
+	for i := range later {
+		a := later[(max(first, 0)+i)%len(later)]
+		if !m.driveAttempt(ctx, running, a) && m.waits.IsZero() {
+			m.waits = a.ID
+		}
+	}
+}
+
+// hasOutcome tells whether this node has something to commit to in an open attempt.
+func (m *Member) hasOutcome(a *ledger.Attempt) bool {
+	if !a.Active(m.chain.Time()) {
+		return false
+	}
+	_, _, ok, err := m.votes.Outcome(a.ID)
+	return ok && err == nil
 }
 
 // endorsementHeights is for how many blocks an endorsement counts; it is

@@ -597,7 +597,7 @@ func TestManyRecipes(t *testing.T) {
 func TestManyRequests(t *testing.T) {
 	run(t, 3, func(t *testing.T, w *world) {
 		n := w.nodes[0]
-		n.takes = 40 // fewer than what is asked for
+		n.takes = 100 // more than its commits, fewer than these and its asks
 		var leaves [][]record.Leaf
 		for i := range 200 {
 			leaves = append(leaves, chaintest.One(w.Endorse(w.c, chaintest.Recipe(many(i), "hello").Change())))
@@ -624,6 +624,38 @@ func TestManyRequests(t *testing.T) {
 		}
 		if commits := len(n.said["commit"]); commits != 60 {
 			t.Errorf("%d of 60 commits said, of %d builds", commits, n.builds)
+		}
+	})
+}
+
+// TestOldestCommits: of many outcomes a member commits to the oldest ones only, as many as
+// others keep of one member, so that fast members and slow ones commit to the same.
+func TestOldestCommits(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		n := w.nodes[0]
+		n.start(0, false)
+		for i := range 80 {
+			w.open(t, n, chaintest.Recipe(many(i), "hello"))
+		}
+		w.until("all are built", func() bool {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return n.builds >= 80
+		})
+		n.mu.Lock()
+		clear(n.said)
+		n.mu.Unlock()
+		time.Sleep(time.Minute)
+		attempts, err := w.c.RecentAttempts(0)
+		if err != nil || len(attempts) != 80 {
+			t.Fatalf("%d attempts, %v", len(attempts), err)
+		}
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		for i, a := range attempts {
+			if said := n.said["commit"][a.ID] > 0; said != (i < record.MaxRecalledCommits) {
+				t.Errorf("attempt %d: committed to %v", i+1, said)
+			}
 		}
 	})
 }

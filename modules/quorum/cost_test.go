@@ -44,6 +44,38 @@ func TestManyAttemptsAreNoOffence(t *testing.T) {
 	})
 }
 
+// An honest member with new keys is heard by one that has not got them yet, however much
+// it holds; one that floods with wrong signatures is not.
+func TestHoldingsOfOtherKeys(t *testing.T) {
+	for _, c := range []struct {
+		each int // holdings a second
+		out  bool
+	}{{paceMessages, false}, {2 * paceMessages, true}} {
+		synctest.Test(t, func(t *testing.T) {
+			n := chaintest.New(t, 4)
+			chain := n.Chain(t)
+			var out outside
+			l, _ := alone(t, n, chain, NewLimits(everybody, out.shut))
+			a := n.Attempt(chain, n.AppendRecipe(t, chain, chaintest.Recipe("pkg:generic/p@1", "f")), 1)
+			from := n.Nodes[1]
+			h, err := record.SignHolding(n.Network.Genesis, a, from.ID, n.Nodes[2].Signers.Vote)
+			if err != nil {
+				t.Fatal(err)
+			}
+			message := written{}.part(t, record.Part{Hold: &record.HoldPart{Attempt: a, Holding: h}})
+			for range 120 {
+				for range c.each {
+					l.receive(from.ID, message)
+				}
+				time.Sleep(time.Second)
+			}
+			if shut := out.of(from.ID) != nil; shut != c.out {
+				t.Errorf("%d a second: shut out %v, want %v", c.each, shut, c.out)
+			}
+		})
+	}
+}
+
 // A member that breaks its lines over and over gets what it missed no more often than
 // one that stays, makes this one say nothing to anybody else, and is shut out.
 func TestReconnectsReachNobodyElse(t *testing.T) {
@@ -126,12 +158,17 @@ func TestEarlyJunkCosts(t *testing.T) {
 		v := n.Votes(t, record.Hash{byte(i), byte(i >> 8), 7}, files)
 		return record.Part{Reveal: &record.RevealPart{Attestation: v.Attestation(3), Files: v.Lists[3]}}
 	}
+	other := func(i int) record.Part { // of one attempt, each time something else
+		files[0] = chaintest.File("pkg:generic/a@1", strings.Repeat("f", 60)+"-00000", fmt.Append(nil, i))
+		return reveal(0)
+	}
 	for name, part := range map[string]func(i int) record.Part{
 		"unsigned evidence of thousands of votes": func(i int) record.Part {
 			thousands.Votes[0].Round = int64(i)
 			return record.Part{Evidence: thousands}
 		},
 		"its own reveals for attempts that there are not": reveal,
+		"its own reveals for one that there is not":       other,
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

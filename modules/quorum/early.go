@@ -39,7 +39,7 @@ func (s earlyShare) with(size int) (earlyShare, bool) {
 // keep has a part wait, within the shares of its author and of who sent it: a
 // liar can fill neither another's share nor, with what others signed, more than
 // its own. Other kinds of parts come again by themselves. It tells whether the part
-// waits, or one like it.
+// waits from now on.
 func (e *early) keep(from record.Identity, part record.Part, size int) (waits bool) {
 	slot := earlySlot{author: author(part)}
 	switch {
@@ -50,12 +50,9 @@ func (e *early) keep(from record.Identity, part record.Part, size int) (waits bo
 	default:
 		return false
 	}
-	if e.known[slot] {
-		return true
-	}
 	wrote, room := e.authors[slot.author].with(size)
 	sent, fits := e.senders[from].with(size)
-	if !room || !fits {
+	if e.known[slot] || !room || !fits {
 		return false
 	}
 	if e.known == nil {

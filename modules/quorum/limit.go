@@ -53,7 +53,7 @@ const (
 	costForeign = 2.0   // a node that takes itself for a member tries again every other second
 	costMiB     = 5.0   // of what was read in vain: one that is ahead says it again each second
 	costLine    = 3.0   // a new line, by which all is asked and answered anew: a network that flaps makes some a second
-	costHolding = 2.0   // signed by keys that are not its sender's here: new ones, or none
+	costHolding = 0.15  // signed by keys that are not its sender's here: new ones, of which it sends 256 a second at the most, or none
 
 	// A second over the rate, whatever was sent in it, costs twice what is forgiven:
 	// who goes on is shut out after some twenty. By the second and not by the message,

@@ -363,6 +363,10 @@ func (p *Pool) reveal(r record.RevealPart) (bool, error) {
 	}
 	committed, ok := state.Committed(a.Identity)
 	if !ok {
+		// It would wait for ever: no leaf may hold it.
+		if p.view.Younger(a.Identity, state) {
+			return false, fmt.Errorf("%w: the keys of %s are younger than the attempt", ErrRefused, a.Identity)
+		}
 		committed = p.opens(a)
 	}
 	listed, err := p.checkReveal(r, committed)
@@ -663,7 +667,8 @@ func (p *Pool) prune(now int64) {
 		}
 		clear(v.lists) // of a publication that there is, or that there will not be
 		for identity := range v.reveals {
-			if _, voted := state.VoteOf(identity); voted {
+			_, voted := state.VoteOf(identity)
+			if _, committed := state.Committed(identity); voted || !committed && p.view.Younger(identity, state) {
 				delete(v.reveals, identity)
 			}
 		}

@@ -189,6 +189,36 @@ func (f *frames) ReadFrame(context.Context) ([]byte, error) {
 func (f *frames) WriteFrame(context.Context, []byte) error { return nil }
 func (f *frames) Close() error                             { return nil }
 
+// TestEndlessExchange: an exchange is no longer than members have to say; one that goes on
+// is ended, and told of.
+func TestEndlessExchange(t *testing.T) {
+	me, evil := idOf(t, 1), idOf(t, 2)
+	refused := 0
+	m, err := New(Config{
+		Self: me, Set: func() []record.Identity { return []record.Identity{me, evil} }, State: func() State { return State{} },
+		Reachable: func(record.Identity, bool) bool { return true }, Log: slog.New(slog.DiscardHandler),
+		Refused: func(record.Identity) { refused++ },
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.peers[evil] = &peer{packets: packetBurst, counted: time.Now()}
+	r := &run{Members: m, ctx: t.Context()}
+	head := append([]byte{frameExchange}, pack(t, 6, map[string]any{"Nodes": 1, "UserStateLen": 0, "Join": false})...)
+	frame := append(head, make([]byte, 200<<10)...)
+	stream := &frames{list: slices.Repeat([][]byte{frame}, 1000)}
+	c := newConn(r, evil, stream, frame[1:])
+	read, buffer := 0, make([]byte, 64<<10)
+	for err = nil; err == nil; {
+		var n int
+		n, err = c.Read(buffer)
+		read += n
+	}
+	if !errors.Is(err, errGuard) || refused != 1 || read > maxExchange+len(frame) {
+		t.Errorf("%d bytes were read, told of %d times, and then %v", read, refused, err)
+	}
+}
+
 // TestFloodIsTold: what a member sends beyond what members do is dropped unread, of
 // every kind, and told of.
 func TestFloodIsTold(t *testing.T) {

@@ -2,6 +2,8 @@ package memberlist
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"sync"
 	"time"
@@ -119,6 +121,7 @@ type conn struct {
 	id     record.Identity
 	stream Stream
 	rest   []byte // that was read and not asked for yet
+	read   int    // bytes so far; memberlist's alone
 	closed chan struct{}
 	once   sync.Once
 
@@ -127,8 +130,12 @@ type conn struct {
 }
 
 func newConn(r *run, id record.Identity, stream Stream, first []byte) *conn {
-	return &conn{r: r, id: id, stream: stream, rest: first, closed: make(chan struct{})}
+	return &conn{r: r, id: id, stream: stream, rest: first, read: len(first), closed: make(chan struct{})}
 }
+
+// maxExchange bounds what a member sends in one exchange, in bytes: of maxNodes nodes,
+// each with some hundreds.
+const maxExchange = 1 << 20
 
 // context ends at the deadline, and with the run.
 func (c *conn) context() (context.Context, context.CancelFunc) {
@@ -150,13 +157,30 @@ func (c *conn) Read(p []byte) (int, error) {
 		if err != nil {
 			return 0, unreachable("read", c.id, err)
 		}
-		if c.rest, err = c.r.exchange(c.id, frame); err != nil {
+		if c.rest, err = c.more(frame); err != nil {
 			return 0, err
 		}
 	}
 	n := copy(p, c.rest)
 	c.rest = c.rest[n:]
 	return n, nil
+}
+
+// more takes a further frame of the exchange. What no member sends is told of: memberlist
+// itself would gather what comes for as long as its deadline lets it.
+func (c *conn) more(frame []byte) ([]byte, error) {
+	if !c.r.mayCome(c.id, false) {
+		c.r.Flooded(c.id, len(frame))
+		return nil, errFlood
+	}
+	rest, err := c.r.exchange(c.id, frame)
+	if c.read += len(rest); err == nil && c.read > maxExchange {
+		err = fmt.Errorf("%w: an exchange of more than %d bytes", errGuard, maxExchange)
+	}
+	if errors.Is(err, errGuard) {
+		c.r.Refused(c.id)
+	}
+	return rest, err
 }
 
 // Write implements net.Conn.
