@@ -217,24 +217,9 @@ type part func(from, to *config.Config) (commit, undo func(), err error)
 func nothing() {}
 
 // apply puts a configuration in force, in all its parts or in none.
-func (n *Node) apply(ctx context.Context, to *config.Config) (err error) {
-	from := n.conf()
-	var commits, undos []func()
-	for _, prepare := range []part{n.reloadCheckpoint, n.reloadRegistry, n.reloadMetrics, n.reloadNetwork, n.reloadPeers, n.reloadMirror, n.reloadBuilds, n.reloadStore, n.reloadLog} {
-		commit, undo, err := prepare(from, to)
-		if err != nil {
-			for _, undo := range undos {
-				undo()
-			}
-			return err
-		}
-		commits, undos = append(commits, commit), append(undos, undo)
-	}
-	become, err := n.prepareRole(to)
+func (n *Node) apply(ctx context.Context, to *config.Config) error {
+	commits, become, err := n.prepare(to)
 	if err != nil {
-		for _, undo := range undos {
-			undo()
-		}
 		return err
 	}
 	n.config.Store(to)
@@ -242,6 +227,29 @@ func (n *Node) apply(ctx context.Context, to *config.Config) (err error) {
 		commit()
 	}
 	return become(ctx)
+}
+
+// prepare has every part do all that can fail, the role last. An error leaves all as it
+// was.
+func (n *Node) prepare(to *config.Config) (commits []func(), become func(context.Context) error, err error) {
+	var undos []func()
+	defer func() {
+		if err == nil {
+			return
+		}
+		for _, undo := range undos {
+			undo()
+		}
+	}()
+	for _, prepare := range []part{n.reloadCheckpoint, n.reloadRegistry, n.reloadMetrics, n.reloadNetwork, n.reloadPeers, n.reloadMirror, n.reloadBuilds, n.reloadStore, n.reloadLog} {
+		commit, undo, err := prepare(n.conf(), to)
+		if err != nil {
+			return nil, nil, err
+		}
+		commits, undos = append(commits, commit), append(undos, undo)
+	}
+	become, err = n.prepareRole(to)
+	return commits, become, err
 }
 
 // reloadCheckpoint holds the log to another checkpoint. It counts while the rest is

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/pyrsia/appliance/e2e/cluster"
 )
 
 // baseVersion is of what this file makes of a suite and packages. Whoever changes
@@ -99,7 +101,7 @@ func lock(ctx context.Context, path string) (unlock func(), err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = until(ctx, func() (bool, error) {
+	err = cluster.Until(ctx, func() (bool, error) {
 		err := syscall.Flock(int(file.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 		if errors.Is(err, syscall.EWOULDBLOCK) {
 			return false, nil

@@ -13,6 +13,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/pyrsia/appliance/e2e/cluster"
 )
 
 // group is a control group: by it all processes of a container are found and
@@ -159,7 +161,7 @@ func (g *group) remove() error {
 	if err := g.kill(); err != nil {
 		return fmt.Errorf("kill a machine's cgroup: %w", err)
 	}
-	err := until(ctx, func() (bool, error) {
+	err := cluster.Until(ctx, func() (bool, error) {
 		events, err := os.ReadFile(filepath.Join(g.path, "cgroup.events"))
 		return bytes.Contains(events, []byte("populated 0")), err
 	})

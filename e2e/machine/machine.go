@@ -28,6 +28,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/pyrsia/appliance/e2e/cluster"
 )
 
 // How long things may take where the caller's context allows more.
@@ -229,7 +231,7 @@ func (m *Machine) on() (p *power, was bool, err error) {
 func (m *Machine) boot(ctx context.Context, p *power) (state string, err error) {
 	var last error
 	var stopping *container
-	err = until(ctx, func() (bool, error) {
+	err = cluster.Until(ctx, func() (bool, error) {
 		if p.isOff() {
 			return false, p.reason()
 		}
@@ -315,23 +317,6 @@ func (m *Machine) Close() error {
 		return err // its files are in use
 	}
 	return os.RemoveAll(m.spec.Folder)
-}
-
-// until asks every 30 ms until the answer is yes, an error, or ctx is over.
-func until(ctx context.Context, ask func() (bool, error)) error {
-	ticker := time.NewTicker(30 * time.Millisecond)
-	defer ticker.Stop()
-	for {
-		done, err := ask()
-		if done || err != nil {
-			return err
-		}
-		select {
-		case <-ticker.C:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 }
 
 // tail is the end of what a console shows, without what only a terminal needs.

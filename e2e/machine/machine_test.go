@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/pyrsia/appliance/e2e/cluster"
 )
 
 // Other packages would need base trees of their own.
@@ -114,7 +116,7 @@ func gone(t *testing.T, processes []int) {
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	left := processes
-	if err := until(ctx, func() (bool, error) {
+	if err := cluster.Until(ctx, func() (bool, error) {
 		left = slices.DeleteFunc(slices.Clone(left), func(pid int) bool { return !exists(fmt.Sprintf("/proc/%d", pid)) })
 		return len(left) == 0, nil
 	}); err != nil {
@@ -513,7 +515,7 @@ func beVictim(t *testing.T, folder string) {
 	go m.Run(t.Context(), "sleep", "1234") //nolint:errcheck // both are killed
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
-	if err := until(ctx, func() (bool, error) {
+	if err := cluster.Until(ctx, func() (bool, error) {
 		_, err := m.Run(ctx, "pgrep", "-f", "^sleep 1234")
 		return err == nil, nil
 	}); err != nil {

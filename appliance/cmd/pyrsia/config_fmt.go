@@ -2,12 +2,8 @@ package main
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"io"
-	"os"
-	"path/filepath"
-	"syscall"
 
 	"github.com/pyrsia/appliance/hcl/config"
 	"github.com/pyrsia/appliance/modules/durable"
@@ -73,7 +69,7 @@ func (a *app) formatFile(file string, check bool) error {
 	}
 	changed := !bytes.Equal(source, formatted)
 	if changed && !check {
-		if err := replaceFile(file, formatted); err != nil {
+		if err := durable.Rewrite(file, formatted); err != nil {
 			return fmt.Errorf("%s was not changed: %w", file, err)
 		}
 	}
@@ -99,42 +95,4 @@ func (a *app) formatted(source []byte, name string) ([]byte, error) {
 		return nil, err
 	}
 	return formatted, nil
-}
-
-// replaceFile gives a file other content as a whole, durably; its owner and mode stay,
-// and a link to it stays one.
-func replaceFile(path string, content []byte) error {
-	path, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return err
-	}
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	stat, ok := info.Sys().(*syscall.Stat_t)
-	if !ok {
-		return errors.New("this system does not tell whose it is")
-	}
-	return durable.Replace(owned{durable.OS(true), info.Mode().Perm(), int(stat.Uid), int(stat.Gid)}, path, content)
-}
-
-// owned is a file system whose new files have a mode and an owner.
-type owned struct {
-	durable.FS
-	mode     os.FileMode
-	uid, gid int
-}
-
-// Create implements durable.FS. Whoever may not give the file to its owner changes
-// nothing.
-func (o owned) Create(path string) (durable.File, error) {
-	f, err := o.FS.Create(path)
-	if err != nil {
-		return nil, err
-	}
-	if err := errors.Join(os.Chown(path, o.uid, o.gid), os.Chmod(path, o.mode)); err != nil {
-		return nil, errors.Join(err, f.Close(), o.FS.RemoveAll(path))
-	}
-	return f, nil
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pyrsia/appliance/appliance/control"
 	"github.com/pyrsia/appliance/hcl/config"
+	"github.com/pyrsia/appliance/modules/durable"
 	"github.com/spf13/cobra"
 )
 
@@ -79,7 +80,7 @@ func (a *app) edit(change config.Edit) (changed bool, err error) {
 	if now, err := config.ReadFile(a.config); err != nil || !bytes.Equal(now, source) {
 		return false, fmt.Errorf("%s was changed by somebody else in this moment; run this again", a.config)
 	}
-	if err := replaceFile(a.config, after); err != nil {
+	if err := durable.Rewrite(a.config, after); err != nil {
 		return false, fmt.Errorf("%s was not changed: %w", a.config, err)
 	}
 	return true, nil
