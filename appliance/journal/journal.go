@@ -1,5 +1,7 @@
 // Package journal is what a node writes about itself: one log whose level and
-// format may change while everything writes to it.
+// format may change while everything writes to it. Where the machine's own log takes
+// entries with fields, text is written as such; the events that operators may meet have
+// IDs, and a catalogue says what they mean.
 package journal
 
 import (
@@ -20,7 +22,7 @@ type Format string
 
 // The formats.
 const (
-	Text Format = "text"
+	Text Format = "text" // for people: entries with fields where somebody takes them, else lines
 	JSON Format = "json"
 )
 
@@ -29,9 +31,10 @@ type Journal struct {
 	sink *sink
 }
 
-// New is a journal that writes to w, whole lines at a time.
-func New(w io.Writer, settings Settings) *Journal {
-	j := &Journal{sink: &sink{w: w}}
+// New is a journal that writes to w, whole lines at a time, and text to entries, unless
+// that is nil.
+func New(w io.Writer, settings Settings, entries Entries) *Journal {
+	j := &Journal{sink: &sink{w: w, entries: entries}}
 	j.Set(settings)
 	return j
 }
@@ -39,12 +42,18 @@ func New(w io.Writer, settings Settings) *Journal {
 // Set makes other settings count from the next message on, also for every logger
 // that was made before.
 func (j *Journal) Set(settings Settings) {
+	j.sink.now.Store(&generation{j.sink.handler(settings)})
+}
+
+func (s *sink) handler(settings Settings) slog.Handler {
 	options := &slog.HandlerOptions{Level: settings.Level}
-	var root slog.Handler = slog.NewTextHandler(j.sink.w, options)
-	if settings.Format == JSON {
-		root = slog.NewJSONHandler(j.sink.w, options)
+	switch {
+	case settings.Format == JSON:
+		return slog.NewJSONHandler(s.w, options)
+	case s.entries != nil:
+		return &fielded{to: s.entries, level: settings.Level}
 	}
-	j.sink.now.Store(&generation{root})
+	return slog.NewTextHandler(s.w, options)
 }
 
 // Logger writes to the journal.
@@ -52,8 +61,9 @@ func (j *Journal) Logger() *slog.Logger { return slog.New(&handler{sink: j.sink}
 
 // sink is where all handlers of a journal write.
 type sink struct {
-	w   io.Writer
-	now atomic.Pointer[generation]
+	w       io.Writer
+	entries Entries // nil for none
+	now     atomic.Pointer[generation]
 }
 
 // generation is one setting's handler; its address tells it from others.

@@ -13,7 +13,7 @@ import (
 
 func TestSet(t *testing.T) {
 	var out bytes.Buffer
-	j := New(&out, Settings{Level: slog.LevelInfo, Format: Text})
+	j := New(&out, Settings{Level: slog.LevelInfo, Format: Text}, nil)
 	log := j.Logger().With("service", "mirror").WithGroup("file").With("name", "a")
 	log.Debug("unseen")
 	log.Info("one", "size", 1)
@@ -37,7 +37,7 @@ func TestSet(t *testing.T) {
 // The handler keeps the contract of slog's own.
 func TestHandler(t *testing.T) {
 	var out bytes.Buffer
-	j := New(&out, Settings{Format: JSON})
+	j := New(&out, Settings{Format: JSON}, nil)
 	err := slogtest.TestHandler(j.Logger().Handler(), func() []map[string]any {
 		var all []map[string]any
 		for line := range bytes.Lines(out.Bytes()) {
@@ -56,7 +56,7 @@ func TestHandler(t *testing.T) {
 
 func TestSetWhileEverybodyWrites(t *testing.T) {
 	var wg sync.WaitGroup
-	j := New(io.Discard, Settings{})
+	j := New(io.Discard, Settings{}, nil)
 	for range 4 {
 		log := j.Logger().With("a", 1)
 		wg.Go(func() {

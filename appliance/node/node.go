@@ -404,6 +404,9 @@ func (n *Node) Serve(ctx context.Context) error {
 	n.tree.Add("registry", n.front)
 	n.tree.Add("metrics", n.meter)
 	n.tree.Add("configuration", n.reload)
+	if i := n.options.instead; i != nil {
+		n.log.Error("the configuration is broken; the node started with the last one it ran with", "error", i.Reason, "file", i.File, "number", n.reload.configuration().Number)
+	}
 	n.log.Info("serving", "role", n.roleName(), "identity", n.identity, "network", n.chain.Network().Name, "height", n.chain.Height(), "registry", n.conf().Registry.Listen)
 	return n.tree.Serve(ctx)
 }

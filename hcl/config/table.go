@@ -222,7 +222,7 @@ var settings = []Setting{
 	},
 	{
 		Path: "log.format", kind: choice("text", "json"), Default: `"text"`, Reload: Live,
-		Doc: "How messages are written.",
+		Doc: "How messages are written. As text under systemd they are entries with fields in its journal.",
 		at:  func(s *scope) any { return &s.Log.Format },
 	},
 }

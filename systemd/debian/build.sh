@@ -19,6 +19,8 @@ put 0644 "$here/buildkitd.toml" /usr/lib/pyrsia/buildkitd.toml
 for unit in "$here"/../units/pyrsia*; do put 0644 "$unit" "/usr/lib/systemd/system/${unit##*/}"; done
 put 0644 "$here/../units/sysusers.conf" /usr/lib/sysusers.d/pyrsia.conf
 put 0644 "$here/../units/preset" /usr/lib/systemd/system-preset/50-pyrsia.preset
+"$bin/pyrsia" catalogue >"$stage/catalogue"
+put 0644 "$stage/catalogue" /usr/lib/systemd/catalog/pyrsia.catalog
 install -d "$root/usr/lib/systemd/system-generators"
 ln -s ../../../bin/pyrsia "$root/usr/lib/systemd/system-generators/pyrsia-generator"
 put 0644 "$here/pyrsia.hcl.example" /usr/share/doc/pyrsia/pyrsia.hcl.example

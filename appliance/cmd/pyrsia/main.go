@@ -49,5 +49,6 @@ func verbs(a *app) []*cobra.Command {
 		relayCommand(a),
 		followRoleCommand(a),
 		manCommand(a),
+		catalogueCommand(a),
 	}
 }

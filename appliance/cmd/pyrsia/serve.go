@@ -50,7 +50,11 @@ start.`,
 			if err != nil {
 				return err
 			}
-			written := newJournal(a.err, c.Log)
+			entries := journald()
+			if entries != nil {
+				defer entries.to.Close()
+			}
+			written := newJournal(a.err, c.Log, entries)
 			slog.SetDefault(written.Logger())
 			server, err := newNode(c, version(), written.Logger(), manager, append(options, node.WithJournal(written), node.WithListeners(manager))...)
 			if err != nil {
@@ -92,8 +96,31 @@ func (a *app) startable() (*config.Config, []node.Option, error) {
 type written struct{ *journal.Journal }
 
 // newJournal writes messages as the log block says.
-func newJournal(w io.Writer, c config.Log) written {
-	return written{journal.New(w, logSettings(c))}
+func newJournal(w io.Writer, c config.Log, to *entries) written {
+	if to == nil { // and not an interface that holds it
+		return written{journal.New(w, logSettings(c), nil)}
+	}
+	return written{journal.New(w, logSettings(c), to)}
+}
+
+// entries are the journal's, as the system's journal takes them.
+type entries struct{ to *systemd.Journald }
+
+// journald is the system's journal, nil where standard error does not go there.
+func journald() *entries {
+	if to := systemd.JournaldFromEnvironment(); to != nil {
+		return &entries{to}
+	}
+	return nil
+}
+
+// Send implements journal.Entries. What is lost, the next that is not tells.
+func (e *entries) Send(fields []journal.Field) {
+	sent := make([]systemd.Field, len(fields))
+	for i, f := range fields {
+		sent[i] = systemd.Field(f)
+	}
+	_ = e.to.Send(sent...)
 }
 
 // Set implements node.Journal.

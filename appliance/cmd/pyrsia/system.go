@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/pyrsia/appliance/appliance/journal"
 	"github.com/pyrsia/appliance/hcl/config"
 	"github.com/spf13/cobra"
 	"github.com/spf13/cobra/doc"
@@ -102,6 +103,16 @@ func systemctl(ctx context.Context, arguments ...string) error {
 		return fmt.Errorf("systemctl %s: %w: %s", arguments[0], err, out)
 	}
 	return nil
+}
+
+// catalogueCommand writes what the node's messages mean, for journalctl --catalog.
+func catalogueCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use: "catalogue", Short: "Write what the node's messages in the system's journal mean", Hidden: true,
+		Example: "  pyrsia catalogue > /usr/lib/systemd/catalog/pyrsia.catalog",
+		Args:    exactly(),
+		RunE:    func(*cobra.Command, []string) error { return journal.WriteCatalogue(a.out) },
+	}
 }
 
 // manCommand writes the man pages: one for each verb.
