@@ -39,6 +39,11 @@ var events = []Event{
 		"The file cannot be used: @PYRSIA_ERROR@\n\nThe node started with configuration @PYRSIA_NUMBER@, with which it ran before. `pyrsia config check` shows every problem with its line. Correct the file, then `systemctl reload pyrsia`.",
 	},
 	{
+		"somebody else can change a file of the node's",
+		"e391cfee676a4be59b4db288fc2f7a7b", "A file of the node's is somebody else's, too",
+		"@PYRSIA_PROBLEM@.\n\nIf that is not meant so, run: @PYRSIA_RUN@",
+	},
+	{
 		"the node runs, but could not note the configuration as a good one",
 		"fd41cfbb940f49f0942164996949406b", "A configuration is not kept",
 		"The configuration is in force. If the file is broken at the next start, the node has none of this kind to start with: @PYRSIA_ERROR@\n\nLook whether the disk of storage.data is full or cannot be written to.",

@@ -84,7 +84,7 @@ func (b *builder) openVotes(*config.Config) (err error) {
 		return err
 	}
 	b.closers = append(b.closers, b.votes.Close)
-	if b.keys, err = identity.Load(folder); err != nil {
+	if b.keys, err = identity.LoadSealed(folder, b.node.options.sealed); err != nil {
 		return err
 	}
 	return b.votes.Bind(b.keys.Signers().Vote.Public())

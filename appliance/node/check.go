@@ -64,7 +64,8 @@ func checkVotes(folder string) (voted string, err error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", nil
 	}
-	if err != nil {
+	sealed := errors.Is(err, identity.ErrSealed)
+	if err != nil && !sealed {
 		return "", err
 	}
 	file, err := votesbolt.Open(folder)
@@ -72,6 +73,9 @@ func checkVotes(folder string) (voted string, err error) {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
+	if sealed {
+		return lastVote(file) // whose it is, the node itself checks at its start
+	}
 	if err := file.Bind(keys.Signers().Vote.Public()); err != nil {
 		return "", err
 	}

@@ -13,8 +13,13 @@ import (
 	"github.com/pyrsia/appliance/appliance/supervisor"
 )
 
-// drain is how long open downloads may go on when the node stops.
-const drain = 5 * time.Second
+// drain is how long open downloads may go on when the node stops. Whoever comes
+// meanwhile waits for the next process where a service manager keeps the listeners, so
+// that it cannot be long; a client of a larger file goes on where it was cut off (Range).
+const drain = 20 * time.Second
+
+// StopTimeout implements supervisor.Patient.
+func (f *front) StopTimeout() time.Duration { return drain + 5*time.Second }
 
 // front is the client port: one handler behind the addresses of registry.listen, which
 // may change while it serves.

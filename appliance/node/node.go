@@ -80,6 +80,7 @@ type options struct {
 	journal   Journal
 	instead   *Instead
 	listeners Listeners
+	sealed    []byte
 }
 
 // Option changes how a node is made. The product uses none; tests do.
@@ -136,7 +137,7 @@ func New(cfg *config.Config, version string, log *slog.Logger, opts ...Option) (
 		}
 	}()
 	for _, step := range []func() error{
-		n.openFolders, n.openKeys, n.openChain, n.openStore, n.makeHost, n.makeMirror, n.makeRole, n.makeReload, n.makeTree,
+		n.checkPermissions, n.openFolders, n.openKeys, n.openChain, n.openStore, n.makeHost, n.makeMirror, n.makeRole, n.makeReload, n.makeTree,
 	} {
 		if err := step(); err != nil {
 			return n, err
@@ -201,11 +202,19 @@ func createVotes(folder string, keys *identity.Keys) (err error) {
 }
 
 func (n *Node) openKeys() (err error) {
-	if n.keys, err = identity.LoadOrCreate(n.folder("keys"), createVotes); err != nil {
+	if n.keys, err = n.loadOrCreateKeys(); err != nil {
 		return err
 	}
 	n.identity = n.keys.Identity()
 	return nil
+}
+
+// loadOrCreateKeys makes keys only where there is nothing that says they are elsewhere.
+func (n *Node) loadOrCreateKeys() (*identity.Keys, error) {
+	if len(n.options.sealed) > 0 {
+		return identity.LoadSealed(n.folder("keys"), n.options.sealed)
+	}
+	return identity.LoadOrCreate(n.folder("keys"), createVotes)
 }
 
 func (n *Node) openChain() error {

@@ -10,7 +10,6 @@ import (
 	"github.com/pyrsia/appliance/modules/chain"
 	chainbolt "github.com/pyrsia/appliance/modules/chain/bolt"
 	"github.com/pyrsia/appliance/modules/identity"
-	votesbolt "github.com/pyrsia/appliance/modules/quorum/bolt"
 	"github.com/pyrsia/appliance/modules/record"
 )
 
@@ -18,22 +17,16 @@ import (
 // empty vote file; its identity stays. Once it runs again the other members put
 // the new keys on the chain. The checks come first, while no node can start.
 func Rekey(folder string, checks ...func() error) (keys *identity.Keys, err error) {
-	// Whoever has the vote file open is a running node, or one that starts: it is
-	// kept out until the new keys are in place. A file that is missing or damaged is
-	// a reason to come here, and with one no node starts.
-	file, err := votesbolt.Open(folder)
-	switch {
-	case err == nil:
-		defer func() { err = errors.Join(err, file.Close()) }()
-	case !errors.Is(err, votesbolt.ErrNoVoteFile) && !errors.Is(err, votesbolt.ErrDamaged):
-		return nil, err
-	}
-	for _, check := range checks {
-		if err := check(); err != nil {
-			return nil, err
+	err = whileStopped(folder, func() error {
+		for _, check := range checks {
+			if err := check(); err != nil {
+				return err
+			}
 		}
-	}
-	return identity.Rekey(folder, createVotes)
+		keys, err = identity.Rekey(folder, createVotes)
+		return err
+	})
+	return keys, err
 }
 
 // RekeyHarm is nil where the network can do without the present keys of the node
@@ -91,8 +84,12 @@ func rekeyHarm(c rotations, folder string) error {
 	return nil
 }
 
-// HasKeys tells whether a folder holds an identity.
-func HasKeys(folder string) bool {
+// HasKeys tells whether a folder holds an identity; of one whose keys are sealed it is
+// an error that says what to do.
+func HasKeys(folder string) (bool, error) {
+	if _, err := identity.Load(folder); errors.Is(err, identity.ErrSealed) {
+		return false, err
+	}
 	_, err := os.Stat(filepath.Join(folder, "identity.key"))
-	return !errors.Is(err, fs.ErrNotExist)
+	return !errors.Is(err, fs.ErrNotExist), nil
 }

@@ -37,6 +37,11 @@ type Readier interface {
 	Ready() <-chan struct{}
 }
 
+// Patient is a Service that may take a time of its own to stop.
+type Patient interface {
+	StopTimeout() time.Duration
+}
+
 // Func is a Service made of one function.
 type Func func(ctx context.Context) error
 
@@ -67,7 +72,8 @@ var ErrStuck = errors.New("did not stop in time")
 type Options struct {
 	Log *slog.Logger // default slog.Default()
 
-	// StopTimeout is how long each service may take to stop; default 10 s.
+	// StopTimeout is how long each service may take to stop that is not Patient;
+	// default 10 s.
 	StopTimeout time.Duration
 
 	// Failures is how many failures in short order are answered by an
@@ -142,8 +148,11 @@ func New(options Options) *Supervisor {
 // were added earlier.
 func (s *Supervisor) Add(name string, service Service) {
 	r := &runner{
-		supervisor: s, name: name, service: service, log: s.options.Log.With("service", name),
+		supervisor: s, name: name, service: service, log: s.options.Log.With("service", name), patience: s.options.StopTimeout,
 		ready: make(chan struct{}), ended: make(chan struct{}),
+	}
+	if p, is := service.(Patient); is {
+		r.patience = p.StopTimeout()
 	}
 	r.state = State{Name: name, State: Waiting, Since: time.Now()}
 	s.services = append(s.services, r)
@@ -230,6 +239,7 @@ type runner struct {
 	name       string
 	service    Service
 	log        *slog.Logger
+	patience   time.Duration // with which it is stopped
 	ready      chan struct{} // closed at the first readiness
 	ended      chan struct{} // closed when the suture supervisor returned
 	cancel     context.CancelFunc
@@ -247,7 +257,7 @@ func (r *runner) start() {
 		FailureDecay:     failureDecay,
 		FailureThreshold: options.Failures,
 		FailureBackoff:   options.Pause,
-		Timeout:          options.StopTimeout,
+		Timeout:          r.patience,
 	})
 	r.tree.Add(r)
 	// The services end one after the other, so not with the caller's context.
@@ -265,7 +275,7 @@ func (r *runner) stop() bool {
 	<-r.ended // bounded by the suture supervisor's own timeout
 	unstopped, _ := r.tree.UnstoppedServiceReport()
 	if len(unstopped) > 0 {
-		r.log.Error("service did not stop in time", "timeout", r.supervisor.options.StopTimeout)
+		r.log.Error("service did not stop in time", "timeout", r.patience)
 		return false
 	}
 	r.mu.Lock()

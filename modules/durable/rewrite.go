@@ -14,15 +14,36 @@ func Rewrite(path string, content []byte) error {
 	if err != nil {
 		return err
 	}
-	info, err := os.Stat(path)
+	like, mode, err := of(path)
 	if err != nil {
 		return err
 	}
+	like.mode = mode
+	return Replace(like, path, content)
+}
+
+// Create gives a file content as a whole, durably. It belongs to whom its folder belongs
+// to, whoever writes it.
+func Create(path string, content []byte, mode os.FileMode) error {
+	like, _, err := of(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	like.mode = mode
+	return Replace(like, path, content)
+}
+
+// of makes files that belong to whom a path belongs to.
+func of(path string) (like owned, mode os.FileMode, err error) {
+	info, err := os.Stat(path)
+	if err != nil {
+		return owned{}, 0, err
+	}
 	stat, ok := info.Sys().(*syscall.Stat_t)
 	if !ok {
-		return errors.New("this system does not tell whose it is")
+		return owned{}, 0, errors.New("this system does not tell whose it is")
 	}
-	return Replace(owned{OS(true), info.Mode().Perm(), int(stat.Uid), int(stat.Gid)}, path, content)
+	return owned{FS: OS(true), uid: int(stat.Uid), gid: int(stat.Gid)}, info.Mode().Perm(), nil
 }
 
 // owned is a file system whose new files have a mode and an owner.

@@ -4,7 +4,8 @@
 // The folder holds four files, each a 32-byte Ed25519 seed as one line of
 // base64, readable by their owner only: identity.key, vote.key, cosigner.key
 // and log.key. The vote file (modules/quorum/bolt) lives in the same folder,
-// so that key and votes are kept and wiped together. Folders whose names begin
+// so that key and votes are kept and wiped together. A folder may be sealed: its keys
+// are then kept elsewhere, encrypted, and the file "sealed" says whose they are. Folders whose names begin
 // with .keys- beside it are unfinished, or retired: they go at the next start.
 package identity
 
@@ -35,7 +36,8 @@ var names = []string{"identity", "vote", "cosigner", "log"}
 type Keys struct{ seeds [4]ed25519.PrivateKey }
 
 // Load reads the keys from a folder. It wraps fs.ErrNotExist where none of the
-// files is there, and ErrIncomplete where only some are.
+// files is there, ErrSealed where they are kept elsewhere, and ErrIncomplete where only
+// some are there.
 func Load(dir string) (*Keys, error) {
 	keys, missing := new(Keys), []string{}
 	for i, name := range names {
@@ -49,18 +51,30 @@ func Load(dir string) (*Keys, error) {
 		}
 		keys.seeds[i] = ed25519.NewKeyFromSeed(seed)
 	}
+	if len(missing) == 0 {
+		return keys, nil
+	}
+	switch id, err := sealedOf(dir); {
+	case err == nil:
+		return nil, fmt.Errorf("%w: those of %s are not in %s, and only pyrsia.service is given them; `pyrsia node unseal` puts them back", ErrSealed, id, dir)
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
 	if len(missing) == len(names) {
 		return nil, fmt.Errorf("no keys in %s: %w", dir, fs.ErrNotExist)
 	}
-	if len(missing) > 0 {
-		return nil, fmt.Errorf("%w %s: %s missing; restore all four from one backup, or move the folder away to become a new node", ErrIncomplete, dir, strings.Join(missing, ", "))
-	}
-	return keys, nil
+	return nil, fmt.Errorf("%w %s: %s missing; restore all four from one backup, or move the folder away to become a new node", ErrIncomplete, dir, strings.Join(missing, ", "))
 }
 
-// LoadIdentity reads the identity from a folder that may have lost the other keys.
+// LoadIdentity reads the identity from a folder that may have lost the other keys, or is
+// sealed.
 func LoadIdentity(dir string) (record.Identity, error) {
 	seed, err := readSeed(filepath.Join(dir, names[0]+".key"))
+	if errors.Is(err, fs.ErrNotExist) {
+		if id, err := sealedOf(dir); !errors.Is(err, fs.ErrNotExist) {
+			return id, err
+		}
+	}
 	if err != nil {
 		return "", err
 	}

@@ -64,8 +64,8 @@ func checkConfig(file string) config.Diagnostics {
 		}
 	}
 	diags = append(diags, more...)
-	if keys, err := identity.Load(c.Keys()); err == nil {
-		diags = append(diags, c.CheckIdentity(keys.Identity())...)
+	if id, err := identity.LoadIdentity(c.Keys()); err == nil {
+		diags = append(diags, c.CheckIdentity(id)...)
 	}
 	return diags
 }

@@ -21,6 +21,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/pyrsia/appliance/appliance/control"
+	"github.com/pyrsia/appliance/appliance/node"
+	"github.com/pyrsia/appliance/appliance/permission"
 	"github.com/pyrsia/appliance/hcl/config"
 	"github.com/spf13/cobra"
 )
@@ -116,7 +118,7 @@ func (a *app) examine(ctx context.Context) []finding {
 		p.status = &status
 	}
 	checks := []func(context.Context, patient) []finding{
-		examineNode, examineKeys, examineDisk, examineClock, examinePorts, examineBuilds, examinePeers, examineUpstreams, examineRegistry,
+		examineNode, examineFiles, examineDisk, examineClock, examinePorts, examineBuilds, examinePeers, examineUpstreams, examineRegistry, examineClients,
 	}
 	results := make([][]finding, len(checks))
 	var looking sync.WaitGroup
@@ -174,24 +176,28 @@ func examineNode(_ context.Context, p patient) []finding {
 	return findings
 }
 
-// examineKeys looks whether anybody else can read the keys.
-func examineKeys(_ context.Context, p patient) []finding {
-	folder := p.config.Keys()
-	entries, err := os.ReadDir(folder)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return []finding{{"keys", none, "there are none yet in " + folder + "; the node makes them at its first start", ""}}
-	case err != nil:
-		return []finding{{"keys", none, fmt.Sprintf("cannot be looked at: %v", err), "run this as root or as the node's user"}}
+// examineFiles looks whether anybody else can read or change the node's files.
+func examineFiles(_ context.Context, p patient) []finding {
+	owner, err := permission.Of(p.config.Storage.Data)
+	if errors.Is(err, fs.ErrNotExist) {
+		return []finding{{"files", none, "there is no " + p.config.Storage.Data + " yet; the node makes it at its first start", ""}}
 	}
-	for _, entry := range entries {
-		info, err := entry.Info()
-		if err == nil && info.Mode().Perm()&0o077 != 0 {
-			path := filepath.Join(folder, entry.Name())
-			return []finding{{"keys", bad, fmt.Sprintf("%s can be read or written by others than its owner (mode %04o)", path, info.Mode().Perm()), "chmod 0600 " + path}}
+	problems, unread := node.Permissions(p.config, owner)
+	if err := errors.Join(err, unread); err != nil {
+		return []finding{{"files", none, fmt.Sprintf("cannot be looked at: %v", err), "run this as root or as the node's user"}}
+	}
+	findings := []finding{}
+	for _, problem := range problems {
+		state := odd
+		if problem.Fatal {
+			state = bad
 		}
+		findings = append(findings, finding{"files", state, problem.What, problem.Do})
 	}
-	return []finding{{"keys", fine, folder + " is its owner's alone", ""}}
+	if len(findings) == 0 {
+		return []finding{{"files", fine, "nobody but root and the node can change its files, or read its keys", ""}}
+	}
+	return findings
 }
 
 // leastFree is how much of the disk must be free for the log and what builds need, in
@@ -401,18 +407,68 @@ func examineRegistry(ctx context.Context, p patient) []finding {
 		return nil
 	}
 	for _, address := range p.status.Registry {
-		host, port, err := net.SplitHostPort(address)
-		if err != nil || port == "0" {
+		here, ok := fromHere(address)
+		if !ok {
 			continue
 		}
-		if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
-			host = "localhost"
-		}
-		f := answers(ctx, "registry", "http://"+net.JoinHostPort(host, port)+"/v2/")
+		f := answers(ctx, "registry", "http://"+here+"/v2/")
 		if f.State == fine {
 			f.What = "build tools are answered at " + address
 		}
 		return []finding{f}
 	}
 	return nil
+}
+
+// fromHere is where this machine's own programs reach what listens on an address.
+func fromHere(address string) (string, bool) {
+	host, port, err := net.SplitHostPort(address)
+	if err != nil || port == "0" {
+		return "", false
+	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && ip.IsUnspecified() {
+		host = "localhost"
+	}
+	return net.JoinHostPort(host, port), true
+}
+
+// examineClients looks whether the build tools of this machine ask the node, where there
+// are some: those of other machines cannot be seen from here.
+func examineClients(_ context.Context, p patient) []finding {
+	home, _ := os.UserHomeDir()
+	var findings []finding
+	for _, tool := range []struct{ name, file, do string }{
+		{"docker", "/etc/docker/daemon.json", `add "registry-mirrors": ["http://%s"] to it, and restart docker`},
+		{"maven", filepath.Join(home, ".m2", "settings.xml"), `add a mirror of the node at %s to it`},
+	} {
+		settings, err := os.ReadFile(tool.file)
+		if err != nil {
+			continue
+		}
+		addresses := p.config.Registry.Listen
+		if p.status != nil {
+			addresses = p.status.Registry
+		}
+		findings = append(findings, asks("client "+tool.name, tool.file, string(settings), tool.do, addresses))
+	}
+	return findings
+}
+
+// asks tells whether a tool's settings name a port of the node's.
+func asks(name, file, settings, do string, addresses []string) finding {
+	reached := ""
+	for _, address := range addresses {
+		here, ok := fromHere(address)
+		if !ok {
+			continue
+		}
+		reached = here
+		if strings.Contains(settings, here[strings.LastIndexByte(here, ':'):]) {
+			return finding{name, fine, file + " names this node", ""}
+		}
+	}
+	if reached == "" {
+		return finding{name, none, "the node has no fixed address for build tools", ""}
+	}
+	return finding{name, odd, file + " does not name this node, so that it asks others", fmt.Sprintf(do+" (docs/clients.md)", reached)}
 }

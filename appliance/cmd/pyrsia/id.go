@@ -51,13 +51,19 @@ build node: the public keys, signed by each of them. It holds nothing secret.`,
 				return err
 			}
 			keys, err := loadKeys(a, filepath.Join(folder, "keys"))
+			if asRecord && err == nil {
+				return a.printRecord(keys, operator, platforms)
+			}
+			var id record.Identity
+			switch {
+			case err == nil:
+				id = keys.Identity()
+			case !asRecord && errors.Is(err, identity.ErrSealed):
+				id, err = identity.LoadIdentity(filepath.Join(folder, "keys"))
+			}
 			if err != nil {
 				return err
 			}
-			if asRecord {
-				return a.printRecord(keys, operator, platforms)
-			}
-			id := keys.Identity()
 			return a.show(map[string]any{"identity": id}, func(w io.Writer, _ style) { fmt.Fprintln(w, id) })
 		},
 	}

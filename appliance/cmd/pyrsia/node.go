@@ -12,7 +12,7 @@ import (
 )
 
 func nodeCommand(a *app) *cobra.Command {
-	return group("node", "This node's keys", "  pyrsia node rekey", nodeRekeyCommand(a))
+	return group("node", "This node's keys", "  pyrsia node rekey", nodeRekeyCommand(a), nodeSealCommand(a), nodeUnsealCommand(a))
 }
 
 func nodeRekeyCommand(a *app) *cobra.Command {
@@ -49,7 +49,11 @@ keys of a node without a log by which to tell. --force does it all the same.`,
 				return err
 			}
 			folder := filepath.Join(above, "keys")
-			if !node.HasKeys(folder) {
+			has, err := node.HasKeys(folder)
+			if err != nil {
+				return err
+			}
+			if !has {
 				return fmt.Errorf("there are no keys in %s; give the node's data folder by --config or --data", folder)
 			}
 			keys, err := node.Rekey(folder, func() error {

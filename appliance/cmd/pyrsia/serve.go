@@ -50,13 +50,17 @@ start.`,
 			if err != nil {
 				return err
 			}
+			sealed, err := systemd.Credential(systemd.KeysCredential)
+			if err != nil {
+				return err
+			}
 			entries := journald()
 			if entries != nil {
 				defer entries.to.Close()
 			}
 			written := newJournal(a.err, c.Log, entries)
 			slog.SetDefault(written.Logger())
-			server, err := newNode(c, version(), written.Logger(), manager, append(options, node.WithJournal(written), node.WithListeners(manager))...)
+			server, err := newNode(c, version(), written.Logger(), manager, append(options, node.WithJournal(written), node.WithListeners(manager), node.WithSealedKeys(sealed))...)
 			if err != nil {
 				return err
 			}

@@ -1,0 +1,43 @@
+package node
+
+import (
+	"errors"
+
+	"github.com/pyrsia/appliance/appliance/permission"
+	"github.com/pyrsia/appliance/hcl/config"
+)
+
+// Permissions are what is wrong with who can read or change the files that a
+// configuration names, and its own: who writes it decides whom the node trusts, and
+// who writes a recipe what it endorses.
+func Permissions(cfg *config.Config, owner permission.Owner) ([]permission.Problem, error) {
+	files := []permission.File{{Path: cfg.Storage.Data}, {Path: cfg.File}, {Path: cfg.Network.GenesisFile}}
+	keys, err := permission.Within(cfg.Keys(), true)
+	for i, f := range keys {
+		keys[i].Secret = !identityMark(f.Path, cfg)
+	}
+	recipes, unread := permission.Within(cfg.Build.Recipes, false)
+	return owner.Check(append(append(files, keys...), recipes...)...), errors.Join(err, unread)
+}
+
+// identityMark tells whether a file of the keys folder only says whose sealed keys are:
+// a vote file must not be read either, since it could be copied and set back.
+func identityMark(path string, cfg *config.Config) bool { return path == cfg.Keys()+"/sealed" }
+
+// checkPermissions refuses to start a node whose files everybody can change, and logs
+// what somebody can.
+func (n *Node) checkPermissions() error {
+	problems, err := Permissions(n.conf(), permission.Self())
+	if err != nil {
+		return err
+	}
+	var failures []error
+	for _, p := range problems {
+		if p.Fatal {
+			failures = append(failures, p)
+			continue
+		}
+		n.log.Warn("somebody else can change a file of the node's", "path", p.Path, "problem", p.What, "run", p.Do)
+	}
+	return errors.Join(failures...)
+}
