@@ -53,7 +53,7 @@ func modified(t *testing.T, path string) time.Time {
 func installed(t *testing.T, suite string) *box {
 	t.Helper()
 	ctx := timely(t)
-	m, err := machine.New(ctx, machine.Spec{Suite: suite, Packages: []string{"curl", "passwd", "runc"}, Folder: filepath.Join(t.TempDir(), "m")})
+	m, err := machine.New(ctx, machine.Spec{Suite: suite, Packages: []string{"curl", "passwd", "runc", "busybox-static", "python3-minimal"}, Folder: filepath.Join(t.TempDir(), "m")})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -163,6 +163,7 @@ func TestSlowSystemd(t *testing.T) {
 		{"reload tells the truth", reloadTellsTheTruth},
 		{"no request is lost", noRequestIsLost},
 		{"roles", roles},
+		{"a build in the unit", buildsInTheUnit},
 		{"killed, and hung", killedAndHung},
 		{"a file that is broken at boot", brokenAtBoot},
 		{"purged", purged},
@@ -290,6 +291,31 @@ func (b *box) restart() {
 		b.t.Fatal(err)
 	}
 	b.until("systemctl is-active pyrsia.service")
+}
+
+// A real build in the hardened unit, as the node has it made: by BuildKit with runc, in
+// namespaces of its own, with files of users, modes and kinds that layers have.
+func buildsInTheUnit(b *box) {
+	b.do("systemctl start pyrsia-role-build.target")
+	b.until("runuser -u pyrsia -- /usr/lib/pyrsia/buildctl --addr unix:///run/pyrsia/buildkitd.sock debug workers >/dev/null")
+	b.do(`
+		mkdir -p /tmp/b && cp /bin/busybox /tmp/b/ && cat > /tmp/b/Dockerfile <<'END'
+FROM scratch AS build
+COPY busybox /bin/busybox
+RUN ["/bin/busybox", "sh", "-ec", "b=/bin/busybox; $b mkdir -p /out /dev/shm; $b cp $b /out/suid; $b chown 12:34 /out/suid; $b chmod 6755 /out/suid; $b mkfifo /out/pipe; $b ls /sys/class/net > /out/net; $b id -u > /out/id; $b dd if=/dev/urandom of=/dev/null bs=1 count=1; $b mount -t tmpfs x /mnt 2>/out/mount || true; $b date -s 2001-01-01 2>/out/date >/dev/null || true; $b test -s /out/date; ($b nc -l -p 1234 > /out/nc &); for i in $($b seq 1000); do $b test -s /out/nc && break; $b echo hello | $b nc 127.0.0.1 1234 2>/out/client || true; done"]
+FROM scratch
+COPY --from=build /out /
+END
+		runuser -u pyrsia -- /usr/lib/pyrsia/buildctl --addr unix:///run/pyrsia/buildkitd.sock build --progress=plain \
+			--frontend dockerfile.v0 --local context=/tmp/b --local dockerfile=/tmp/b --output type=tar,dest=/tmp/b.tar 2>&1
+		tar -tvf /tmp/b.tar`)
+	b.want("tar -tvf /tmp/b.tar suid", "-rwsr-sr-x 12/34")
+	b.want("tar -tvf /tmp/b.tar pipe", "prw")
+	b.want("tar -xOf /tmp/b.tar id", "0")
+	b.want("tar -xOf /tmp/b.tar nc", "hello") // a test's own server
+	if got := b.do("tar -xOf /tmp/b.tar net"); got != "lo" {
+		b.t.Errorf("a build has the networks %q, want lo alone", got)
+	}
 }
 
 func killedAndHung(b *box) {

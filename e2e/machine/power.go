@@ -183,7 +183,9 @@ func startContainer(name, root, console string) (c *container, err error) {
 		"--directory="+root, "--machine="+name, "--boot",
 		"--register=no", "--keep-unit", // there may be no systemd on the host to ask
 		"--settings=no", "--link-journal=no", "--resolv-conf=off", "--timezone=off", // nothing of the host's
-		"--private-network", "--console=interactive", "--kill-signal=SIGRTMIN+4")
+		"--private-network",
+		"--system-call-filter=@keyring bpf", // what containers within need: session keyrings, rules for devices
+		"--console=interactive", "--kill-signal=SIGRTMIN+4")
 	c.command.Env = []string{"PATH=" + path, "TERM=dumb", "LANG=C.UTF-8", "SYSTEMD_NSPAWN_UNIFIED_HIERARCHY=1"}
 	// Without a terminal it does not come up.
 	c.command.Stdin, c.command.Stdout, c.command.Stderr = terminal, terminal, terminal
