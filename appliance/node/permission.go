@@ -31,13 +31,29 @@ func (n *Node) checkPermissions() error {
 	if err != nil {
 		return err
 	}
+	for _, p := range problems {
+		if !p.Fatal {
+			n.log.Warn("somebody else can change a file of the node's", "path", p.Path, "problem", p.What, "run", p.Do)
+		}
+	}
+	return fatal(problems)
+}
+
+// permitted refuses a configuration whose files everybody can change.
+func permitted(cfg *config.Config) error {
+	problems, err := Permissions(cfg, permission.Self())
+	if err != nil {
+		return err
+	}
+	return fatal(problems)
+}
+
+func fatal(problems []permission.Problem) error {
 	var failures []error
 	for _, p := range problems {
 		if p.Fatal {
 			failures = append(failures, p)
-			continue
 		}
-		n.log.Warn("somebody else can change a file of the node's", "path", p.Path, "problem", p.What, "run", p.Do)
 	}
 	return errors.Join(failures...)
 }

@@ -137,6 +137,9 @@ func (r *reload) read() (*config.Config, error) {
 	if err := diagnostics.Err(); err != nil {
 		return nil, err
 	}
+	if err := permitted(to); err != nil {
+		return nil, err
+	}
 	return to, to.CheckIdentity(r.node.identity).Err()
 }
 
