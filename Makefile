@@ -84,7 +84,7 @@ sim: setup-test ## Simulate the vote under every fault: make sim N=5 SEEDS=10000
 
 # LEAVES is how long a log a new node follows in make bench.
 LEAVES ?= 1000000
-bench: setup-test ## Measure what docs/benchmarks.md lists
+bench: setup-test build ## Measure what docs/benchmarks.md lists
 	go test -run '^$$' -bench . -benchmem -timeout 30m ./modules/...
 	SYNC_LEAVES=$(LEAVES) go test -run "^TestSyncNumber$$" -v -timeout 30m ./modules/chain/bolt
 	go test -tags bench -run '^TestBench' -v -timeout 15m ./e2e
