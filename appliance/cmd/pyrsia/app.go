@@ -102,7 +102,16 @@ node has the log of publications and serves only what it vouches for.`,
 		return fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())
 	})
 	cobra.EnableCommandSorting = false
-	root.AddCommand(verbs(a)...)
+	for _, s := range verbs(a) {
+		if s.title != "" {
+			root.AddGroup(&cobra.Group{ID: s.title, Title: s.title})
+		}
+		for _, verb := range s.verbs {
+			verb.GroupID = s.title
+			root.AddCommand(verb)
+		}
+	}
+	a.complete(root)
 	return root
 }
 

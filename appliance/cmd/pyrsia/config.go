@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/pyrsia/appliance/appliance/control"
@@ -162,12 +163,21 @@ func writeSettings(w io.Writer, s style, settings []control.Setting) {
 
 func configSchemaCommand(a *app) *cobra.Command {
 	return &cobra.Command{
-		Use:     "schema",
+		Use:     "schema [SETTING]",
 		Short:   "All settings that there are, with types, defaults and what they are for",
-		Example: "  pyrsia config schema\n  pyrsia config schema --json",
-		Args:    exactly(),
-		RunE: func(*cobra.Command, []string) error {
+		Long:    "All settings that there are, or one of them, or those of a block, with types, defaults\nand what they are for.",
+		Example: "  pyrsia config schema\n  pyrsia config schema distribution.quota\n  pyrsia config schema --json build",
+		Args:    cobra.MaximumNArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
 			schemas := config.Schemas()
+			if len(args) == 1 {
+				schemas = slices.DeleteFunc(schemas, func(s config.Schema) bool {
+					return s.Path != args[0] && !strings.HasPrefix(s.Path, args[0]+".")
+				})
+				if len(schemas) == 0 {
+					return fmt.Errorf("there is no setting %q; `pyrsia config schema` lists them all", args[0])
+				}
+			}
 			return a.show(schemas, func(w io.Writer, s style) {
 				for i, setting := range schemas {
 					if i > 0 {

@@ -24,31 +24,20 @@ func main() {
 	os.Exit(code)
 }
 
+// section is a part of the help.
+type section struct {
+	title string // "" for verbs that are in no help, and those of no part
+	verbs []*cobra.Command
+}
+
 // verbs are all verbs in the order of the help.
-func verbs(a *app) []*cobra.Command {
-	return []*cobra.Command{
-		serveCommand(a),
-		reloadCommand(a),
-		statusCommand(a),
-		doctorCommand(a),
-		peersCommand(a),
-		idCommand(a),
-		networkCommand(a),
-		buildCommand(a),
-		recipeCommand(a),
-		logCommand(a),
-		chainCommand(a),
-		nodeCommand(a),
-		sourcesCommand(a),
-		verifyCommand(a),
-		configCommand(a),
-		roleCommand(a),
-		peerCommand(a),
-		mirrorCommand(a),
-		versionCommand(a),
-		relayCommand(a),
-		followRoleCommand(a),
-		manCommand(a),
-		catalogueCommand(a),
+func verbs(a *app) []section {
+	return []section{
+		{"The node:", []*cobra.Command{serveCommand(a), statusCommand(a), doctorCommand(a), peersCommand(a), idCommand(a), nodeCommand(a)}},
+		{"Its configuration:", []*cobra.Command{configCommand(a), reloadCommand(a), roleCommand(a), peerCommand(a), mirrorCommand(a)}},
+		{"Builds:", []*cobra.Command{recipeCommand(a), buildCommand(a)}},
+		{"What was published:", []*cobra.Command{logCommand(a), verifyCommand(a), sourcesCommand(a), chainCommand(a)}},
+		{"A new network:", []*cobra.Command{networkCommand(a)}},
+		{"", []*cobra.Command{versionCommand(a), relayCommand(a), followRoleCommand(a), manCommand(a), catalogueCommand(a)}},
 	}
 }
