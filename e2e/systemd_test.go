@@ -347,8 +347,11 @@ func brokenAtBoot(b *box) {
 // What was installed goes without a trace; an upgrade before that keeps everything.
 func purged(b *box) {
 	id := b.do("pyrsia id --config /etc/pyrsia/pyrsia.hcl --json")
+	pids := "systemctl show -p MainPID --value pyrsia.service pyrsia-buildkitd.service | paste -sd ' '"
+	before := strings.Fields(b.do(pids))
 	b.do("dpkg -i /root/pyrsia.deb")
-	b.until("systemctl is-active pyrsia.service && pyrsia status >/dev/null")
+	b.until("systemctl is-active pyrsia.service pyrsia-role-build.target pyrsia-buildkitd.service && pyrsia status | grep -q '^role *build$'")
+	b.until("! " + pids + " | grep -wq -e " + before[0] + " -e " + before[1])
 	if now := b.do("pyrsia id --config /etc/pyrsia/pyrsia.hcl --json"); now != id {
 		b.t.Errorf("an upgrade made %s of %s", now, id)
 	}

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 
@@ -99,7 +100,7 @@ node has the log of publications and serves only what it vouches for.`,
 	flags.StringVar(&a.socket, "socket", "", "the node's control socket `PATH` (default: $"+socketVariable+", or admin.socket of the configuration)")
 	flags.BoolVar(&a.json, "json", false, "print JSON instead of a table")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return fmt.Errorf("%w; see `%s --help`", err, cmd.CommandPath())
+		return fmt.Errorf("%s; see `%s --help`", plainly(err), cmd.CommandPath())
 	})
 	cobra.EnableCommandSorting = false
 	for _, s := range verbs(a) {
@@ -113,6 +114,23 @@ node has the log of publications and serves only what it vouches for.`,
 	}
 	a.complete(root)
 	return root
+}
+
+// parsing is how the flags' library says that a value is none of its kind.
+var parsing = regexp.MustCompile(`: (?:strconv\.Parse(\w+): parsing ".*": [a-z ]+|time: .*)$`)
+
+// plainly says what a flag wants in words of people.
+func plainly(err error) string {
+	text := err.Error()
+	kind := parsing.FindStringSubmatch(text)
+	if kind == nil {
+		return text
+	}
+	want := map[string]string{"Bool": "true or false", "": `a time such as "90s" or "2h"`}[kind[1]]
+	if want == "" {
+		want = "a whole number"
+	}
+	return parsing.ReplaceAllLiteralString(text, ": want "+want)
 }
 
 // group is a verb that only holds others.

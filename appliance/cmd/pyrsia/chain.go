@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/pyrsia/appliance/appliance/control"
 	"github.com/pyrsia/appliance/appliance/node"
@@ -33,8 +34,9 @@ run are checked directly.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			remind := a.remind("checking the log")
+			began := time.Now()
 			report, err := a.checkChain(cmd.Context(), files, func(p control.Progress) error {
-				remind.print(fmt.Sprintf("checking the log: block %d of %d", p.Done, p.All), func() {})
+				remind.print("checking the log: block "+progressed(p.Done, p.All, time.Since(began)), func() {})
 				return nil
 			})
 			remind.stop()

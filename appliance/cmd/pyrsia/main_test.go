@@ -562,3 +562,20 @@ func TestWriteNew(t *testing.T) {
 		t.Errorf("%v", entries)
 	}
 }
+
+func TestProgressed(t *testing.T) {
+	for _, c := range []struct {
+		done, all int64
+		took      time.Duration
+		want      string
+	}{
+		{0, 10, time.Minute, "0 of 10"},
+		{100, 1000, time.Millisecond, "100 of 1000"},
+		{100, 1000, 2 * time.Second, "100 of 1000, 50/s, about 18s left"},
+		{1100, 1000, 2 * time.Second, "1100 of 1000, 550/s, about 0s left"},
+	} {
+		if got := progressed(c.done, c.all, c.took); got != c.want {
+			t.Errorf("%d of %d in %s: %q, want %q", c.done, c.all, c.took, got, c.want)
+		}
+	}
+}

@@ -203,6 +203,18 @@ func (r *reminder) stop() {
 	r.print("", func() {})
 }
 
+// progressed is how far something is that goes on at an even pace: what is done, how much
+// in a second, and how long the rest takes.
+func progressed(done, all int64, took time.Duration) string {
+	text := fmt.Sprintf("%d of %d", done, all)
+	if done <= 0 || took < time.Second {
+		return text
+	}
+	rate := float64(done) / took.Seconds()
+	left := time.Duration(float64(max(all-done, 0)) / rate * float64(time.Second))
+	return fmt.Sprintf("%s, %.0f/s, about %s left", text, rate, left.Round(time.Second))
+}
+
 // patiently runs f and says that it goes on, if it takes longer than two
 // seconds.
 func patiently[T any](ctx context.Context, a *app, what string, f func(context.Context) (T, error)) (T, error) {
