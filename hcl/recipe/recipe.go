@@ -107,6 +107,10 @@ func Load(path string) (*record.Recipe, error) {
 }
 
 func read(path string) ([]byte, error) {
+	// A pipe in the recipes folder would hold up whoever reads it for ever.
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("recipe %s: not a file", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("recipe: %w", err)

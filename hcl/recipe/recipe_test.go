@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/hashicorp/hcl/v2"
@@ -298,5 +299,15 @@ func TestFamilies(t *testing.T) {
 		if _, err := Parse([]byte(outputs(fmt.Sprintf("  output %q { path = \"parts\" }\n", name))), "test.hcl"); err == nil || !strings.Contains(err.Error(), "File name") {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+func TestLoadFolderWithPipe(t *testing.T) {
+	folder := t.TempDir()
+	if err := syscall.Mkfifo(filepath.Join(folder, "pipe.hcl"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := LoadFolder(folder); err == nil || !strings.Contains(err.Error(), "not a file") {
+		t.Errorf("%v", err)
 	}
 }
