@@ -71,6 +71,7 @@ func TestSlowSystemdDisk(t *testing.T) {
 	if err := b.Start(timely(t)); err != nil {
 		t.Fatal(err)
 	}
+	b.do("chown pyrsia:pyrsia /var/lib/pyrsia && chmod 0700 /var/lib/pyrsia")
 	for _, story := range []struct {
 		name string
 		tell func(*box)

@@ -124,9 +124,8 @@ func (b *box) configure(role string) {
 	}
 	b.do(fmt.Sprintf(`
 		if [ ! -e /root/genesis.json ]; then
-			install -d -o pyrsia -g pyrsia -m 0700 /var/lib/pyrsia
 			cd /root
-			runuser -u pyrsia -- pyrsia id --record --data /var/lib/pyrsia > node.json
+			pyrsia id --record > node.json # as root, as an operator may
 			pyrsia network init acme --allow-small --node node.json >/dev/null
 			install -o pyrsia -g pyrsia -m 0600 genesis.json /var/lib/pyrsia/genesis.json
 		fi
@@ -282,6 +281,23 @@ func roles(b *box) {
 	b.until("systemctl is-active pyrsia-role-build.target pyrsia-buildkitd.service")
 	b.restart()
 	b.until("pyrsia status | grep -q '^role *build$' && systemctl is-active pyrsia-role-build.target pyrsia-buildkitd.service")
+
+	// The units follow whoever puts the file in force, also at a start without a boot.
+	follows := func(role, units string) {
+		b.wantRole(role)
+		b.until("[ \"$(systemctl is-active pyrsia-role-build.target pyrsia-buildkitd.service | sort -u)\" = " + units + " ]")
+	}
+	b.do("pyrsia role regular --reload")
+	follows("regular", "inactive")
+	b.do("pyrsia role build && pyrsia reload")
+	follows("build", "active")
+	b.do("systemctl stop pyrsia-role-build.target pyrsia.service")
+	b.do("systemctl start pyrsia.service")
+	follows("build", "active")
+
+	// New keys belong to the node, whoever makes them.
+	b.do("systemctl stop pyrsia.service && pyrsia node rekey --force && systemctl start pyrsia.service")
+	b.want("stat -c %U /var/lib/pyrsia/keys /var/lib/pyrsia/keys/vote.key /var/lib/pyrsia/keys/votes.db | sort -u", "pyrsia")
 }
 
 // restart boots the machine anew.
@@ -324,6 +340,7 @@ func killedAndHung(b *box) {
 	b.do("kill -KILL " + pid)
 	b.until("systemctl is-active pyrsia.service && [ " + pid + " != " + before + " ]")
 	b.until("pyrsia status >/dev/null")
+	b.until("systemctl is-active pyrsia-role-build.target pyrsia-buildkitd.service") // they follow the node
 	b.do("kill -KILL $(systemctl show -p MainPID --value pyrsia-buildkitd.service)")
 	b.until("systemctl is-active pyrsia-buildkitd.service")
 	before = b.do("echo " + pid)

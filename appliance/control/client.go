@@ -341,7 +341,7 @@ func (c *Client) unreachable(ctx context.Context, err error) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	why, hint := "", "is `pyrsia serve` running, or give --socket"
+	why, hint := "", "start the node (systemctl start pyrsia, or pyrsia serve), or give --socket"
 	switch {
 	case errors.Is(err, syscall.ENOENT):
 		why = "no such file"

@@ -328,7 +328,7 @@ func TestUnreachable(t *testing.T) {
 		return err
 	}
 	missing := filepath.Join(folder, "missing.sock")
-	if err := ask(missing); err.Error() != "cannot reach the node at "+missing+": no such file; is `pyrsia serve` running, or give --socket" {
+	if err := ask(missing); err.Error() != "cannot reach the node at "+missing+": no such file; start the node (systemctl start pyrsia, or pyrsia serve), or give --socket" {
 		t.Error(err)
 	}
 	left := filepath.Join(folder, "left.sock")

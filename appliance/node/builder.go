@@ -56,7 +56,10 @@ func (n *Node) newBuilder(cfg *config.Config) (b *builder, err error) {
 		}
 	}()
 	if _, member := n.chain.Set().Node(n.identity); !member {
-		return b, fmt.Errorf("%s: role is \"build\", but %s is not among the network's build nodes; set role = \"regular\", or have the members add it", cfg.File, n.identity)
+		if cfg.Role == config.RoleBuild {
+			return b, fmt.Errorf("%s: role is \"build\", but %s is not among the network's build nodes; set role = \"regular\", or have the members add it", cfg.File, n.identity)
+		}
+		return b, fmt.Errorf("this node cannot be a build node: %s is not among those of the network; have the members add it", n.identity)
 	}
 	for _, step := range []func(*config.Config) error{b.openVotes, b.makeInputs, b.makeEngine, b.makeQuorum, b.makeMember, b.makeTree} {
 		if err := step(cfg); err != nil {

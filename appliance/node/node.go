@@ -212,7 +212,11 @@ func (n *Node) openKeys() (err error) {
 // loadOrCreateKeys makes keys only where there is nothing that says they are elsewhere.
 func (n *Node) loadOrCreateKeys() (*identity.Keys, error) {
 	if len(n.options.sealed) > 0 {
-		return identity.LoadSealed(n.folder("keys"), n.options.sealed)
+		keys, err := identity.LoadSealed(n.folder("keys"), n.options.sealed)
+		if err != nil {
+			err = fmt.Errorf("%w (the sealed ones are the credential pyrsia.keys, in /etc/credstore.encrypted)", err)
+		}
+		return keys, err
 	}
 	return identity.LoadOrCreate(n.folder("keys"), createVotes)
 }
@@ -391,7 +395,7 @@ func (n *Node) makeTree() error {
 // ports are opened first: a port in use stops a node before it does anything.
 func (n *Node) Serve(ctx context.Context) error {
 	if err := n.host.Free(); err != nil {
-		return fmt.Errorf("%s: network.listen: %w; stop the other program, or choose another address", n.conf().File, err)
+		return fmt.Errorf("%s: network.listen: %w; %s", n.conf().File, err, otherAddress(err))
 	}
 	socket, err := control.Listen(n.conf().Admin.Socket)
 	if err != nil {

@@ -2,6 +2,10 @@ package node
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"os/user"
+	"strconv"
 
 	"github.com/pyrsia/appliance/appliance/permission"
 	"github.com/pyrsia/appliance/hcl/config"
@@ -27,6 +31,9 @@ func identityMark(path string, cfg *config.Config) bool { return path == cfg.Key
 // checkPermissions refuses to start a node whose files everybody can change, and logs
 // what somebody can.
 func (n *Node) checkPermissions() error {
+	if err := asOwner(n.conf().Storage.Data); err != nil {
+		return err
+	}
 	problems, err := Permissions(n.conf(), permission.Self())
 	if err != nil {
 		return err
@@ -37,6 +44,20 @@ func (n *Node) checkPermissions() error {
 		}
 	}
 	return fatal(problems)
+}
+
+// asOwner refuses to run a node as root in a data folder of somebody's: what root writes
+// there, its own user could not read again.
+func asOwner(data string) error {
+	owner, err := permission.Of(data)
+	if err != nil || os.Geteuid() != 0 || owner.UID == 0 {
+		return nil
+	}
+	name := strconv.Itoa(owner.UID)
+	if u, err := user.LookupId(name); err == nil {
+		name = u.Username
+	}
+	return fmt.Errorf("%s belongs to the user %s, and this is root; run the node as that user (systemctl start pyrsia, or runuser -u %s -- pyrsia serve), or chown the folder", data, name, name)
 }
 
 // permitted refuses a configuration whose files everybody can change.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"strconv"
 	"strings"
 	"sync"
@@ -104,14 +105,18 @@ func (n *Node) Reload(ctx context.Context) (control.Reloaded, error) {
 
 func (r *reload) reload(ctx context.Context) (result control.Reloaded, err error) {
 	n := r.node
-	to, err := r.read()
-	if err != nil {
+	to, diagnostics := config.Load(n.file)
+	if err := diagnostics.Err(); err != nil {
 		return result, err
 	}
 	if result.Plan, err = n.plan(to); err != nil {
 		return result, err
 	}
+	// Before what a changed place lacks, which would not help.
 	if err := refused(result.Plan); err != nil {
+		return result, err
+	}
+	if err := r.check(to); err != nil {
 		return result, err
 	}
 	if err := n.apply(ctx, to); err != nil {
@@ -127,39 +132,60 @@ func (r *reload) reload(ctx context.Context) (result control.Reloaded, err error
 	return result, nil
 }
 
-// read reads and checks the file.
-func (r *reload) read() (*config.Config, error) {
-	to, diagnostics := config.Load(r.node.file)
+// check looks at what a configuration names.
+func (r *reload) check(to *config.Config) error {
+	_, _, diagnostics := to.Genesis()
 	if err := diagnostics.Err(); err != nil {
-		return nil, err
-	}
-	_, _, diagnostics = to.Genesis()
-	if err := diagnostics.Err(); err != nil {
-		return nil, err
+		return err
 	}
 	if err := permitted(to); err != nil {
-		return nil, err
+		return err
 	}
-	return to, to.CheckIdentity(r.node.identity).Err()
+	return to.CheckIdentity(r.node.identity).Err()
 }
 
 // Plan implements control.Configurator.
 func (n *Node) Plan(_ context.Context, file string, source []byte) (control.Plan, error) {
-	if file == "" {
-		to, err := n.reload.read()
-		if err != nil {
-			return control.Plan{}, err
+	own := file == ""
+	if own {
+		var err error
+		if source, err = config.ReadFile(n.file); err != nil {
+			return control.Plan{}, fmt.Errorf("%s: cannot read the configuration: %w", n.file, err)
 		}
-		return n.plan(to)
+		file = n.file
 	}
 	to, diagnostics := config.Parse(source, file)
 	if err := diagnostics.Err(); err != nil {
 		return control.Plan{}, err
 	}
-	if err := to.CheckIdentity(n.identity).Err(); err != nil {
+	plan, err := n.plan(to)
+	if err != nil || refused(plan) != nil {
+		return plan, err
+	}
+	if own {
+		err = n.reload.check(to)
+	} else {
+		err = to.CheckIdentity(n.identity).Err()
+	}
+	if err != nil {
 		return control.Plan{}, err
 	}
-	return n.plan(to)
+	n.reload.turn.Lock()
+	defer n.reload.turn.Unlock()
+	return plan, n.rehearse(to)
+}
+
+// rehearse opens the addresses of a configuration that are new, and closes them again:
+// whether they can be had, nobody else knows.
+func (n *Node) rehearse(to *config.Config) error {
+	for _, listen := range []part{n.reloadRegistry, n.reloadMetrics, n.reloadNetwork} {
+		_, undo, err := listen(n.conf(), to)
+		if err != nil {
+			return err
+		}
+		undo()
+	}
+	return nil
 }
 
 // byHand is the role that the node has by hand, "" where it has the configuration's.
@@ -266,23 +292,31 @@ func (n *Node) reloadCheckpoint(from, to *config.Config) (commit, undo func(), e
 
 func (n *Node) reloadRegistry(_, to *config.Config) (commit, undo func(), err error) {
 	if commit, undo, err = n.front.listen(to.Registry.Listen); err != nil {
-		err = fmt.Errorf("%s: registry.listen: %w; stop the other program, or choose another address", to.File, err)
+		err = fmt.Errorf("%s: registry.listen: %w; %s", to.File, err, otherAddress(err))
 	}
 	return commit, undo, err
 }
 
 func (n *Node) reloadMetrics(_, to *config.Config) (commit, undo func(), err error) {
 	if commit, undo, err = n.meter.listen(to.Metrics.Listen); err != nil {
-		err = fmt.Errorf("%s: metrics.listen: %w; stop the other program, or choose another address", to.File, err)
+		err = fmt.Errorf("%s: metrics.listen: %w; %s", to.File, err, otherAddress(err))
 	}
 	return commit, undo, err
 }
 
 func (n *Node) reloadNetwork(_, to *config.Config) (commit, undo func(), err error) {
 	if commit, undo, err = n.host.Listen(to.Network.Listen); err != nil {
-		err = fmt.Errorf("%s: network.listen: %w; stop the other program, or choose another address", to.File, err)
+		err = fmt.Errorf("%s: network.listen: %w; %s", to.File, err, otherAddress(err))
 	}
 	return commit, undo, err
+}
+
+// otherAddress is what to do about an address that cannot be had.
+func otherAddress(err error) string {
+	if errors.Is(err, fs.ErrPermission) {
+		return "choose a port from 1024 on, or let everybody have lower ones: sysctl net.ipv4.ip_unprivileged_port_start=80"
+	}
+	return "stop the other program, or choose another address"
 }
 
 func (n *Node) reloadPeers(from, to *config.Config) (commit, undo func(), err error) {

@@ -82,6 +82,25 @@ func (o Owner) problem(f File, info fs.FileInfo) (Problem, bool) {
 	return Problem{}, false
 }
 
+// CanRead tells whether the owner can read a file, as far as its mode tells.
+func (o Owner) CanRead(path string) bool {
+	info, err := os.Stat(path)
+	if err != nil {
+		return true // another problem
+	}
+	stat := info.Sys().(*syscall.Stat_t)
+	mode := info.Mode().Perm()
+	switch {
+	case o.UID == 0:
+		return true
+	case int(stat.Uid) == o.UID:
+		return mode&0o400 != 0
+	case slices.Contains(o.Groups, int(stat.Gid)):
+		return mode&0o040 != 0
+	}
+	return mode&0o004 != 0
+}
+
 // Within are the files of a folder, each with the same demand, and the folder itself. An
 // absent folder has none.
 func Within(folder string, secret bool) ([]File, error) {

@@ -22,6 +22,10 @@ import (
 // DefaultFile is where pyrsia.hcl is looked for.
 const DefaultFile = "/etc/pyrsia/pyrsia.hcl"
 
+// DefaultSocket is where a node answers its command line unless admin.socket says
+// otherwise.
+const DefaultSocket = "/run/pyrsia/control.sock"
+
 // Role is what a node is.
 type Role string
 

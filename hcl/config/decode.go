@@ -29,6 +29,9 @@ func Load(path string) (*Config, Diagnostics) {
 		d := Diagnostic{Severity: Error, Summary: "Cannot read the configuration", Range: Range{File: path},
 			Detail: fmt.Sprintf("Cannot read the configuration: %s.", err),
 			Fix:    "give --config FILE, or write one (`pyrsia config schema` lists the settings)"}
+		if errors.Is(err, os.ErrPermission) {
+			d.Fix = fmt.Sprintf("let the node's user read it, as with chgrp pyrsia %s && chmod 0640 %s, and run this as that user or as root", path, path)
+		}
 		return nil, Diagnostics{d}
 	}
 	return Parse(source, path)

@@ -206,7 +206,7 @@ var settings = []Setting{
 		at:  func(s *scope) any { return &s.Storage.Data },
 	},
 	{
-		Path: "admin.socket", kind: scalar("path", parseSocket, asIs), Default: `"/run/pyrsia/control.sock"`, Reload: Fixed,
+		Path: "admin.socket", kind: scalar("path", parseSocket, asIs), Default: `"` + DefaultSocket + `"`, Reload: Fixed,
 		Doc: "The Unix socket that the command line talks to. Only the node's own user can open it.",
 		at:  func(s *scope) any { return &s.Admin.Socket },
 	},

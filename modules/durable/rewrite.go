@@ -2,6 +2,7 @@ package durable
 
 import (
 	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"syscall"
@@ -31,6 +32,24 @@ func Create(path string, content []byte, mode os.FileMode) error {
 	}
 	like.mode = mode
 	return Replace(like, path, content)
+}
+
+// Give gives a folder and all in it to whom another path belongs to. Who is not root has
+// nothing to give away.
+func Give(folder, like string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	to, _, err := of(like)
+	if err != nil {
+		return err
+	}
+	return filepath.WalkDir(folder, func(path string, _ fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		return os.Lchown(path, to.uid, to.gid)
+	})
 }
 
 // of makes files that belong to whom a path belongs to.

@@ -212,7 +212,16 @@ func newFolder(dir string, identity []byte, prepare []Prepare) (temporary string
 		return "", err
 	}
 	reached("begun")
-	if err := fill(temporary, identity, prepare); err != nil {
+	// Root makes keys for the node's user: to whom the old folder belongs, or else the one above.
+	like := dir
+	if _, err := os.Stat(dir); err != nil {
+		like = filepath.Dir(dir)
+	}
+	err = fill(temporary, identity, prepare)
+	if err == nil {
+		err = durable.Give(temporary, like)
+	}
+	if err != nil {
 		return "", errors.Join(err, os.RemoveAll(temporary))
 	}
 	reached("filled")

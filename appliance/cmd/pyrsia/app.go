@@ -11,6 +11,7 @@ import (
 	"regexp"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/pyrsia/appliance/appliance/control"
 	"github.com/pyrsia/appliance/hcl/config"
@@ -203,8 +204,26 @@ func (a *app) client() *control.Client {
 	}
 	if path == "" {
 		_, path = config.Peek(a.config)
+		path = a.answering(path)
 	}
 	return control.NewClient(path)
+}
+
+// answering is where the node answers that runs with the configuration: not where that
+// says now, if somebody changed it there, which counts from the next start on.
+func (a *app) answering(path string) string {
+	if _, err := os.Stat(path); path == config.DefaultSocket || !errors.Is(err, fs.ErrNotExist) {
+		return path
+	}
+	client := control.NewClient(config.DefaultSocket)
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
+	defer cancel()
+	own, err := filepath.Abs(a.config)
+	if status, asked := client.Status(ctx); err != nil || asked != nil || status.Configuration.File != own {
+		return path
+	}
+	return config.DefaultSocket
 }
 
 // sentence is an error as one line: what is wrong, where, what to do.

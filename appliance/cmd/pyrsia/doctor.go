@@ -139,6 +139,12 @@ func (a *app) examine(ctx context.Context) []finding {
 func examineConfig(file string) ([]finding, *config.Config) {
 	cfg, _ := config.Load(file)
 	diags := checkConfig(file)
+	if cfg != nil {
+		// Here the genesis must be at hand: this is the node's machine.
+		if _, _, more := cfg.Genesis(); more.HasErrors() {
+			return []finding{{"configuration", bad, sentence(more.Err()), ""}}, cfg
+		}
+	}
 	switch {
 	case diags.HasErrors():
 		return []finding{{"configuration", bad, fmt.Sprintf("%s has %s", file, counts(diags)), "`pyrsia config check` shows them with their lines"}}, nil
@@ -151,9 +157,9 @@ func examineConfig(file string) ([]finding, *config.Config) {
 func examineNode(_ context.Context, p patient) []finding {
 	s := p.status
 	if s == nil {
-		return []finding{{"node", odd, "no node answers at " + p.config.Admin.Socket, "start it: systemctl start pyrsia, or pyrsia serve; who is not its user needs to be, or root"}}
+		return []finding{{"node", odd, "no node answers at " + p.config.Admin.Socket, "start it (systemctl start pyrsia, or pyrsia serve); if it runs, run this as root or as its user"}}
 	}
-	findings := []finding{{"node", fine, fmt.Sprintf("a %s node runs since %s, at height %d", s.Role, date(s.Started), s.Height), ""}}
+	findings := []finding{{"node", fine, fmt.Sprintf("a %s node runs since %s, at height %d", byHand(s), date(s.Started), s.Height), ""}}
 	if s.Version != version() {
 		findings = append(findings, finding{"version", odd, fmt.Sprintf("the node runs %s, and this program is %s", s.Version, version()), "restart the node: systemctl restart pyrsia"})
 	}
@@ -176,7 +182,16 @@ func examineNode(_ context.Context, p patient) []finding {
 	return findings
 }
 
-// examineFiles looks whether anybody else can read or change the node's files.
+// byHand is the role of a node, and that it is not the file's where that is so.
+func byHand(s *control.Status) string {
+	if s.RoleByHand {
+		return string(s.Role) + " (by hand)"
+	}
+	return string(s.Role)
+}
+
+// examineFiles looks whether anybody else can read or change the node's files, and the
+// node itself can.
 func examineFiles(_ context.Context, p patient) []finding {
 	owner, err := permission.Of(p.config.Storage.Data)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -187,6 +202,11 @@ func examineFiles(_ context.Context, p patient) []finding {
 		return []finding{{"files", none, fmt.Sprintf("cannot be looked at: %v", err), "run this as root or as the node's user"}}
 	}
 	findings := []finding{}
+	for _, file := range []string{p.config.File, p.config.Network.GenesisFile} {
+		if !owner.CanRead(file) {
+			findings = append(findings, finding{"files", bad, "the node's user cannot read " + file, fmt.Sprintf("chgrp %d %s; chmod g+r %s", owner.Groups[0], file, file)})
+		}
+	}
 	for _, problem := range problems {
 		state := odd
 		if problem.Fatal {

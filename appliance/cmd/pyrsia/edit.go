@@ -6,6 +6,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"path/filepath"
 
 	"github.com/pyrsia/appliance/appliance/control"
 	"github.com/pyrsia/appliance/hcl/config"
@@ -41,6 +43,9 @@ func (a *app) editing(cmd *cobra.Command, edit func(args []string) (config.Edit,
 			if err != nil {
 				return fmt.Errorf("%s is changed, but not in force: %w", a.config, err)
 			}
+			if err := a.followUnits(cmd.Context()); err != nil {
+				return fmt.Errorf("%s is in force, but the units of the role are not: %w", a.config, err)
+			}
 			result.Reloaded = &done
 		}
 		return a.show(result, func(w io.Writer, s style) { writeEdited(w, s, result) })
@@ -65,6 +70,10 @@ func (a *app) edit(change config.Edit) (changed bool, err error) {
 	if err != nil {
 		return false, fmt.Errorf("%s: %w; give --config FILE", a.config, err)
 	}
+	if _, already := config.Parse(source, a.config); already.HasErrors() {
+		already.Write(a.err, a.style(a.err).on) //nolint:errcheck // nowhere else to say it
+		return false, fmt.Errorf("%s has %s already; correct it first, and run this again", a.config, counts(already))
+	}
 	after, diags, err := config.Apply(source, a.config, change)
 	if err != nil {
 		return false, fmt.Errorf("%s: %w", a.config, err)
@@ -81,6 +90,9 @@ func (a *app) edit(change config.Edit) (changed bool, err error) {
 		return false, fmt.Errorf("%s was changed by somebody else in this moment; run this again", a.config)
 	}
 	if err := durable.Rewrite(a.config, after); err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			return false, fmt.Errorf("%s was not changed: permission denied; run this as root, or as who may write to %s", a.config, filepath.Dir(a.config))
+		}
 		return false, fmt.Errorf("%s was not changed: %w", a.config, err)
 	}
 	return true, nil
@@ -169,7 +181,7 @@ With --until-reload the file stays as it is: the running node takes the role at 
 and keeps it until a configuration that names a role is loaded, at a reload or a
 start. That is what systemctl start and stop of pyrsia-role-build.target do.`,
 		Example:   "  pyrsia role build --reload\n  pyrsia role regular --until-reload\n  pyrsia role unset",
-		Args:      exactly("ROLE"),
+		Args:      exactly("build|regular|unset"),
 		ValidArgs: []string{string(config.RoleBuild), string(config.RoleRegular), roleUnset},
 	}, func(args []string) (config.Edit, error) {
 		switch args[0] {
@@ -181,11 +193,13 @@ start. That is what systemctl start and stop of pyrsia-role-build.target do.`,
 		return nil, fmt.Errorf("%q is no role; write build, regular or unset", args[0])
 	})
 	cmd.Flags().BoolVar(&untilReload, "until-reload", false, "change the running node and not the file")
-	cmd.MarkFlagsMutuallyExclusive("until-reload", "reload")
 	edit := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if !untilReload {
 			return edit(cmd, args)
+		}
+		if cmd.Flags().Changed("reload") {
+			return errors.New("--until-reload does not change the file, and --reload is about one that changed; give one of them")
 		}
 		client := a.client()
 		defer client.Close()

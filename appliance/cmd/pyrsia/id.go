@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -68,7 +69,7 @@ build node: the public keys, signed by each of them. It holds nothing secret.`,
 		},
 	}
 	flags := cmd.Flags()
-	flags.BoolVar(&asRecord, "record", false, "print the signed node record for `pyrsia network init`")
+	flags.BoolVar(&asRecord, "record", false, "print the signed node record that 'pyrsia network init' takes")
 	flags.StringVar(&operator, "operator", "", "who runs the node, a `NAME` for the node record")
 	flags.StringVar(&data, "data", "", "the node's data `FOLDER` (default: storage.data of the configuration)")
 	flags.StringSliceVar(&platforms, "platform", []string{platform()}, "a platform that the node builds for, for the node record")
@@ -92,9 +93,14 @@ func loadKeys(a *app, folder string) (*identity.Keys, error) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return keys, err
 	}
+	if data, _ := config.Peek(a.config); filepath.Join(data, "keys") == folder {
+		if _, err := os.Stat(sealedFile); err == nil {
+			return nil, fmt.Errorf("no new keys in %s: %s holds the sealed ones of a node; restore its data folder, or remove that file", folder, sealedFile)
+		}
+	}
 	if keys, err = node.CreateKeys(folder); err != nil {
 		if errors.Is(err, fs.ErrPermission) {
-			return nil, fmt.Errorf("cannot make keys in %s: permission denied; run this as the node's user, or give --data", folder)
+			return nil, fmt.Errorf("cannot make keys in %s: permission denied; run this as root, or as the user to whom the folder above belongs, or give --data", folder)
 		}
 		return nil, err
 	}

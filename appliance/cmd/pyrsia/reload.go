@@ -35,6 +35,9 @@ is then 1, and the node goes on with the one before.`,
 				a.explain(cmd.Context(), client)
 				return err
 			}
+			if err := a.followUnits(cmd.Context()); err != nil {
+				return fmt.Errorf("the configuration is in force, but the units of the role are not: %w", err)
+			}
 			return a.show(done, func(w io.Writer, s style) { writeReloaded(w, s, done) })
 		},
 	}
@@ -57,7 +60,7 @@ func (a *app) explain(ctx context.Context, client *control.Client) {
 
 func writeReloaded(w io.Writer, s style, done control.Reloaded) {
 	if len(done.Changes) == 0 {
-		fmt.Fprintf(w, "%s changes nothing; configuration %d is in force\n", done.File, done.Number)
+		fmt.Fprintf(w, "%s changes nothing of what the node does; it is in force as configuration %d\n", done.File, done.Number)
 	} else {
 		writeChanges(w, s, done.Changes)
 		fmt.Fprintf(w, "%s as configuration %d, in %v\n", s.green("in force"), done.Number, done.Took.Round(time.Millisecond/10))

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -134,7 +135,10 @@ func sealable(ctx context.Context, folder, file string) ([]byte, error) {
 func decrypted(ctx context.Context, file string) ([]byte, error) {
 	sealed, err := os.ReadFile(file)
 	if err != nil {
-		return nil, fmt.Errorf("read the sealed keys: %w", err)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("there are no sealed keys in %s; `pyrsia node seal` makes them, or give --credential", file)
+		}
+		return nil, fmt.Errorf("read the sealed keys: %w; run this as root", err)
 	}
 	return systemdCreds(ctx, sealed, "decrypt", "--name="+systemd.KeysCredential, "-", "-")
 }

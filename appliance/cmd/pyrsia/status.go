@@ -217,7 +217,7 @@ func writeTroubles(w io.Writer, s style, services []control.Service, now time.Ti
 func peersCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:     "peers",
-		Aliases: []string{"list"},
+		Aliases: []string{"list"}, // what the predecessor called it
 		Short:   "The peers that the node is connected to",
 		Example: `  pyrsia peers
   pyrsia peers --json`,

@@ -74,7 +74,8 @@ func notAtBoot(folder, unit string) error {
 // followRoleCommand starts and stops the units of the build role after a reload, so that
 // they are what the node is. It waits for nothing: the reload is a job of systemd's.
 func followRoleCommand(a *app) *cobra.Command {
-	return &cobra.Command{
+	var start bool
+	cmd := &cobra.Command{
 		Use: "follow-role", Short: "Start or stop the units of the role that the node has", Hidden: true,
 		Example: "  pyrsia follow-role",
 		Args:    exactly(),
@@ -82,19 +83,41 @@ func followRoleCommand(a *app) *cobra.Command {
 			if config.PeekRole(a.config) == config.RoleUnset {
 				return nil // systemctl is the owner
 			}
-			client := a.client()
-			defer client.Close()
-			status, err := client.Status(cmd.Context())
-			if err != nil {
-				return err
-			}
-			verb := "stop"
-			if status.Role == string(config.RoleBuild) {
-				verb = "start"
-			}
-			return systemctl(cmd.Context(), verb, "--no-block", buildTarget)
+			return a.followRole(cmd.Context(), start)
 		},
 	}
+	cmd.Flags().BoolVar(&start, "start", false, "stop nothing: what starts the node may be the role that somebody starts by hand")
+	return cmd
+}
+
+// followRole has systemd start the units of the build role where the node is a build node,
+// and stop them where it is not, unless it may only start.
+func (a *app) followRole(ctx context.Context, onlyStart bool) error {
+	client := a.client()
+	defer client.Close()
+	status, err := client.Status(ctx)
+	switch {
+	case err != nil:
+		return err
+	case status.Role == string(config.RoleBuild):
+		return systemctl(ctx, "start", "--no-block", buildTarget)
+	case onlyStart:
+		return nil
+	}
+	return systemctl(ctx, "stop", "--no-block", buildTarget)
+}
+
+// followUnits is followRole after a reload by a person: of a unit's reload, that is the
+// unit's own next step. Only root may, and only where the node is pyrsia.service.
+func (a *app) followUnits(ctx context.Context) error {
+	ours := a.config == config.DefaultFile && a.socket == "" && os.Getenv(socketVariable) == ""
+	if !ours || os.Getenv("INVOCATION_ID") != "" || os.Geteuid() != 0 || config.PeekRole(a.config) == config.RoleUnset {
+		return nil
+	}
+	if exec.CommandContext(ctx, "systemctl", "--quiet", "is-active", "pyrsia.service").Run() != nil {
+		return nil // somebody runs it without systemd
+	}
+	return a.followRole(ctx, false)
 }
 
 func systemctl(ctx context.Context, arguments ...string) error {
