@@ -123,5 +123,5 @@ func failedDisk(b *box, d *disk) {
 	b.want("curl -s -w '%{http_code}' "+mavenOfNode+"/many/1/many-1-5.txt", "read-only file system\n503")
 	b.want("pyrsia doctor || true", "/var/lib/pyrsia is on a disk that cannot be written to; mount it for writing, or set storage.data elsewhere")
 	b.fails("systemctl restart pyrsia")
-	b.want("journalctl --no-pager -u pyrsia -n 30", "mount that disk for writing, or choose another folder, and run this again")
+	b.logged("-u pyrsia -n 30", "mount that disk for writing, or choose another folder, and run this again")
 }

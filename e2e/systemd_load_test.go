@@ -59,11 +59,11 @@ END
 
 // What the node logs has fields to look for, and the journal explains it.
 func journalFields(b *box) {
-	b.want("journalctl --no-pager -u pyrsia -o json PYRSIA_PATH=org/example/many/1/many-1-1.txt | tail -1", `"PYRSIA_UPSTREAM"`)
-	b.want("journalctl --no-pager -u pyrsia -o cat PYRSIA_ROLE=regular", "serving role=regular")
-	b.want("journalctl --no-pager -x -u pyrsia -g '^serving'", "The node has opened its ports. It is a regular node of the network acme, at height 0 of the log.")
+	b.logged("-u pyrsia -o json PYRSIA_PATH=org/example/many/1/many-1-1.txt", `"PYRSIA_UPSTREAM"`)
+	b.logged("-u pyrsia -o cat PYRSIA_ROLE=regular", "serving role=regular")
+	b.logged("-x -u pyrsia -g '^serving'", "The node has opened its ports. It is a regular node of the network acme, at height 0 of the log.")
 	b.do("systemctl stop pyrsia; echo 'role = 3' >> /etc/pyrsia/pyrsia.hcl; systemctl start pyrsia")
-	b.want("journalctl --no-pager -x -p err -u pyrsia | tail -12", "`pyrsia config check` shows every problem with its line. Correct the file, then `systemctl reload pyrsia`.")
+	b.logged("-x -p err -u pyrsia", "`pyrsia config check` shows every problem with its line. Correct the file, then `systemctl reload pyrsia`.")
 	b.do("sed -i '/^role = 3/d' /etc/pyrsia/pyrsia.hcl; systemctl reload pyrsia")
 }
 
@@ -76,7 +76,7 @@ func openFiles(b *box) {
 	b.fails("pyrsia doctor")
 	b.do("chmod o-w /etc/pyrsia/pyrsia.hcl; systemctl reload pyrsia; chmod 0644 /var/lib/pyrsia/keys/vote.key")
 	b.fails("systemctl restart pyrsia")
-	b.want("journalctl --no-pager -u pyrsia -n 20", "vote.key is secret, and others than its owner can read or change it (mode 0644); run: chmod go= /var/lib/pyrsia/keys/vote.key")
+	b.logged("-u pyrsia -n 20", "vote.key is secret, and others than its owner can read or change it (mode 0644); run: chmod go= /var/lib/pyrsia/keys/vote.key")
 	b.do("chmod go= /var/lib/pyrsia/keys/vote.key; systemctl reset-failed pyrsia; systemctl restart pyrsia")
 }
 
@@ -95,7 +95,7 @@ func sealedKeys(b *box) {
 	// Without the credential nothing else takes their place.
 	b.do("systemctl stop pyrsia; mv /etc/credstore.encrypted/pyrsia.keys /root/")
 	b.fails("systemctl start pyrsia")
-	b.want("journalctl --no-pager -u pyrsia -n 20", "the keys are sealed: those of "+id)
+	b.logged("-u pyrsia -n 20", "the keys are sealed: those of "+id)
 	b.do("mv /root/pyrsia.keys /etc/credstore.encrypted/; systemctl reset-failed pyrsia; systemctl start pyrsia; systemctl stop pyrsia")
 	b.do("pyrsia node unseal && test ! -e /etc/credstore.encrypted/pyrsia.keys && systemctl start pyrsia")
 	b.until("pyrsia status --json | grep -q " + id)
@@ -173,7 +173,7 @@ func hungModule(b *box) {
 	b.until("journalctl --no-pager -u pyrsia | grep -q 'Watchdog timeout'")
 	b.do("systemctl stop hang")
 	b.until("systemctl is-active pyrsia.service && [ $(systemctl show -p MainPID --value pyrsia.service) != " + before + " ] && pyrsia status >/dev/null")
-	b.do("journalctl --no-pager -u pyrsia | grep -q 'goroutine [0-9]* .*:$'") // where it hung can be read
+	b.until("journalctl --no-pager -u pyrsia | grep -q 'goroutine [0-9]* .*:$'") // where it hung can be read
 	b.until("pyrsia status | grep -q '^role *build$' && systemctl is-active pyrsia-role-build.target pyrsia-buildkitd.service")
 	b.do("systemctl stop pyrsia-role-build.target")
 }

@@ -116,6 +116,13 @@ func (b *box) want(script, want string) {
 	}
 }
 
+// logged waits until the node's journal, as journalctl shows it with options, has a text:
+// journald writes behind what it is told.
+func (b *box) logged(options, text string) {
+	b.t.Helper()
+	b.until("journalctl --no-pager " + options + " | grep -qF -e '" + strings.ReplaceAll(text, "'", `'\\''`) + "'")
+}
+
 // configure writes pyrsia.hcl for a network of which the machine is the only build node.
 func (b *box) configure(role string) {
 	b.t.Helper()
@@ -217,7 +224,7 @@ func reloadTellsTheTruth(b *box) {
 	b.do("echo 'distribution { uplaod = 1 }' >> /etc/pyrsia/pyrsia.hcl")
 	b.fails("systemctl reload pyrsia")
 	b.until("systemctl show -p StatusText pyrsia.service | grep -q 'rejected: /etc/pyrsia/pyrsia.hcl:[0-9]*: .*uplaod.*; running configuration 2'")
-	b.want("journalctl -u pyrsia --no-pager", `did you mean`)
+	b.logged("-u pyrsia", `did you mean`)
 	b.want("systemctl is-active pyrsia.service", "active")
 	b.want("curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:7888/v2/", "200")
 	b.do("cp -p /root/good.hcl /etc/pyrsia/pyrsia.hcl; systemctl reload pyrsia")
@@ -346,7 +353,7 @@ func killedAndHung(b *box) {
 	before = b.do("echo " + pid)
 	b.do("kill -STOP " + pid) // nothing in it answers any more
 	b.until("systemctl is-active pyrsia.service && [ " + pid + " != " + before + " ]")
-	b.want("journalctl -u pyrsia --no-pager", "Watchdog timeout")
+	b.logged("-u pyrsia", "Watchdog timeout")
 	b.until("pyrsia status >/dev/null")
 }
 

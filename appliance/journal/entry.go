@@ -57,6 +57,10 @@ func (f *fielded) WithGroup(name string) slog.Handler {
 	return &with
 }
 
+// maxLines is how many lines a value may have to stand in a message's text: problems, and
+// not stacks, which are in their field.
+const maxLines = 8
+
 // Handle implements slog.Handler.
 func (f *fielded) Handle(_ context.Context, r slog.Record) error {
 	attributes := f.fields[:len(f.fields):len(f.fields)]
@@ -68,8 +72,8 @@ func (f *fielded) Handle(_ context.Context, r slog.Record) error {
 	own := make([]Field, 0, len(attributes))
 	for _, a := range attributes {
 		own = append(own, Field{prefix + fieldName(a.key), a.value})
-		if !strings.Contains(a.value, "\n") {
-			text += " " + a.key + "=" + quoted(a.value)
+		if lines := strings.Split(strings.TrimSpace(a.value), "\n"); len(lines) <= maxLines {
+			text += " " + a.key + "=" + quoted(strings.Join(lines, "; "))
 		}
 	}
 	entry := []Field{{"MESSAGE", text}, {"PRIORITY", priority(r.Level)}, {"SYSLOG_IDENTIFIER", "pyrsia"}}

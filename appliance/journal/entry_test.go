@@ -35,12 +35,12 @@ func TestEntries(t *testing.T) {
 	j := New(io.Discard, Settings{Level: slog.LevelInfo, Format: Text}, &to)
 	log := j.Logger().With("service", "mirror").WithGroup("file").With("name", "a b")
 	log.Debug("unseen")
-	log.Warn("service failed", "error", errors.New(`no "x"`), "took", 3*time.Second, "stack", "one\ntwo")
+	log.Warn("service failed", "error", errors.New(`no "x"`), "took", 3*time.Second, "stack", strings.Repeat("x\n", 20))
 	got := to.last()
 	for name, want := range map[string]string{
 		"MESSAGE":  `service failed service=mirror file.name="a b" file.error="no \"x\"" file.took=3s`,
 		"PRIORITY": "4", "SYSLOG_IDENTIFIER": "pyrsia", "MESSAGE_ID": idOf("service failed"),
-		"PYRSIA_SERVICE": "mirror", "PYRSIA_FILE_NAME": "a b", "PYRSIA_FILE_ERROR": `no "x"`, "PYRSIA_FILE_STACK": "one\ntwo",
+		"PYRSIA_SERVICE": "mirror", "PYRSIA_FILE_NAME": "a b", "PYRSIA_FILE_ERROR": `no "x"`, "PYRSIA_FILE_STACK": strings.Repeat("x\n", 20),
 	} {
 		if got[name] != want {
 			t.Errorf("%s is %q, want %q", name, got[name], want)

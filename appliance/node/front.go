@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/pyrsia/appliance/appliance/supervisor"
@@ -84,11 +85,27 @@ func (f *front) listen(addresses []string) (commit, undo func(), err error) {
 		listener, err := f.open.Listen(address)
 		if err != nil {
 			undo()
+			if own := f.samePort(address); own != "" && errors.Is(err, syscall.EADDRINUSE) {
+				err = fmt.Errorf("%w: by the node itself, for %s; first take that out and reload, then add this, or restart the node with it", err, own)
+			}
 			return nil, nil, err
 		}
 		opened[address] = f.door(listener)
 	}
 	return func() { f.commit(addresses, opened) }, undo, nil
+}
+
+// samePort is an address of the front's own with the port of another, "" for none.
+func (f *front) samePort(address string) string {
+	_, port, _ := net.SplitHostPort(address)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for own := range f.doors {
+		if _, has, _ := net.SplitHostPort(own); has == port {
+			return own
+		}
+	}
+	return ""
 }
 
 func (f *front) door(listener net.Listener) *door {

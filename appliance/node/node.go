@@ -394,6 +394,7 @@ func (n *Node) makeTree() error {
 // Serve runs the node until the context ends or something fails for good. The
 // ports are opened first: a port in use stops a node before it does anything.
 func (n *Node) Serve(ctx context.Context) error {
+	defer n.role.close() // also if it was never started
 	if err := n.host.Free(); err != nil {
 		return fmt.Errorf("%s: network.listen: %w; %s", n.conf().File, err, otherAddress(err))
 	}

@@ -1,10 +1,11 @@
 package node
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/user"
+	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/pyrsia/appliance/appliance/permission"
@@ -15,13 +16,20 @@ import (
 // configuration names, and its own: who writes it decides whom the node trusts, and
 // who writes a recipe what it endorses.
 func Permissions(cfg *config.Config, owner permission.Owner) ([]permission.Problem, error) {
-	files := []permission.File{{Path: cfg.Storage.Data}, {Path: cfg.File}, {Path: cfg.Network.GenesisFile}}
+	files := []permission.File{{Path: cfg.Storage.Data}}
+	for _, path := range []string{cfg.File, cfg.Network.GenesisFile} {
+		// Who may write to the folder may put another file there.
+		files = append(files, permission.File{Path: filepath.Dir(path)}, permission.File{Path: path})
+	}
 	keys, err := permission.Within(cfg.Keys(), true)
 	for i, f := range keys {
 		keys[i].Secret = !identityMark(f.Path, cfg)
 	}
-	recipes, unread := permission.Within(cfg.Build.Recipes, false)
-	return owner.Check(append(append(files, keys...), recipes...)...), errors.Join(err, unread)
+	if cfg.Role != config.RoleRegular { // which reads none
+		recipes, _ := permission.Within(cfg.Build.Recipes, false) // a folder that cannot be read gives no recipes
+		files = append(files, recipes...)
+	}
+	return owner.Check(append(files, keys...)...), err
 }
 
 // identityMark tells whether a file of the keys folder only says whose sealed keys are:
@@ -69,12 +77,15 @@ func permitted(cfg *config.Config) error {
 	return fatal(problems)
 }
 
+// fatal is the first of the problems with which a node does not run.
 func fatal(problems []permission.Problem) error {
-	var failures []error
-	for _, p := range problems {
-		if p.Fatal {
-			failures = append(failures, p)
-		}
+	problems = slices.DeleteFunc(problems, func(p permission.Problem) bool { return !p.Fatal })
+	switch n := len(problems) - 1; {
+	case n < 0:
+		return nil
+	case n == 0:
+		return problems[0]
+	default:
+		return fmt.Errorf("%w (and %d more such files, which `pyrsia doctor` lists)", problems[0], n)
 	}
-	return errors.Join(failures...)
 }

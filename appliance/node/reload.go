@@ -85,6 +85,8 @@ func (r *reload) configuration() control.Configuration {
 
 // Reload implements control.Configurator.
 func (n *Node) Reload(ctx context.Context) (control.Reloaded, error) {
+	// It goes to its end whether or not who asked for it still waits.
+	ctx = context.WithoutCancel(ctx)
 	r := n.reload
 	r.turn.Lock()
 	defer r.turn.Unlock()
@@ -313,6 +315,9 @@ func (n *Node) reloadNetwork(_, to *config.Config) (commit, undo func(), err err
 
 // otherAddress is what to do about an address that cannot be had.
 func otherAddress(err error) string {
+	if strings.Contains(err.Error(), "by the node itself") {
+		return "or choose another address"
+	}
 	if errors.Is(err, fs.ErrPermission) {
 		return "choose a port from 1024 on, or let everybody have lower ones: sysctl net.ipv4.ip_unprivileged_port_start=80"
 	}
@@ -408,6 +413,7 @@ func (n *Node) prepareRole(to *config.Config) (become func(context.Context) erro
 
 // SetRole implements control.Configurator.
 func (n *Node) SetRole(ctx context.Context, name string) error {
+	ctx = context.WithoutCancel(ctx) // as a reload
 	r := n.reload
 	r.turn.Lock()
 	defer r.turn.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"github.com/pyrsia/appliance/appliance/supervisor"
 	"github.com/pyrsia/appliance/hcl/config"
@@ -13,7 +14,13 @@ import (
 type role struct {
 	node  *Node
 	turns chan roleTurn
+
+	end   sync.Once
+	ended chan struct{} // closed when no turn is taken any more
 }
+
+// close says that no turn is taken any more.
+func (r *role) close() { r.end.Do(func() { close(r.ended) }) }
 
 // roleTurn asks for the modules of another role.
 type roleTurn struct {
@@ -23,7 +30,7 @@ type roleTurn struct {
 
 // makeRole makes the build modules of a node that begins as a build node.
 func (n *Node) makeRole() error {
-	n.role = &role{node: n, turns: make(chan roleTurn)}
+	n.role = &role{node: n, turns: make(chan roleTurn), ended: make(chan struct{})}
 	n.closers = append(n.closers, func() error {
 		if b := n.builder.Swap(nil); b != nil {
 			return b.close()
@@ -42,6 +49,7 @@ func (n *Node) makeRole() error {
 
 // Serve implements supervisor.Service.
 func (r *role) Serve(ctx context.Context) error {
+	defer r.close()
 	for ctx.Err() == nil {
 		if err := r.run(ctx, r.node.builder.Load()); err != nil {
 			return supervisor.Fatal(err)
@@ -104,6 +112,8 @@ func (n *Node) become(ctx context.Context, to *builder) error {
 			return fmt.Errorf("change the role: %w", err)
 		}
 		return nil
+	case <-n.role.ended:
+		return errStopping
 	case <-ctx.Done():
 		return errStopping
 	}

@@ -55,8 +55,8 @@ func (o Owner) Check(files ...File) []Problem {
 	var problems []Problem
 	for _, f := range files {
 		info, err := os.Stat(f.Path) // of a link, what it names counts
-		if err != nil {
-			continue
+		if err != nil || !info.IsDir() && !info.Mode().IsRegular() {
+			continue // what is no file is not read
 		}
 		if p, is := o.problem(f, info); is {
 			problems = append(problems, p)

@@ -3,6 +3,7 @@ package config
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -360,5 +361,43 @@ storage { data = "/var/lib/${hostname()}" }
 		if v.Path == "mirror.maven.upstream" && v.Value != `"${credential("mirror")}maven"` {
 			t.Errorf("%s is shown as %s", v.Path, v.Value)
 		}
+	}
+}
+
+// A source that nests without end is refused by everything that parses one.
+func TestNestedWithoutEnd(t *testing.T) {
+	source := []byte("deny = " + strings.Repeat("[", 150_000))
+	path := filepath.Join(t.TempDir(), "pyrsia.hcl")
+	if err := os.WriteFile(path, source, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, diags := Load(path); !diags.HasErrors() {
+		t.Error("loaded")
+	}
+	if _, diags := Format(source, path); !diags.HasErrors() {
+		t.Error("laid out")
+	}
+	if _, diags, err := Apply(source, path, SetRole(RoleBuild)); err == nil && !diags.HasErrors() {
+		t.Error("edited")
+	}
+	if PeekRole(path) != RoleUnset {
+		t.Error("a role of it")
+	}
+	Peek(path)
+}
+
+// What has no end is no file, whatever the kernel calls it.
+func TestFileWithoutEnd(t *testing.T) {
+	if _, err := readAtOnce("/dev/zero", 1000); err == nil {
+		t.Error("read /dev/zero")
+	}
+	reader, writer, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reader.Close()
+	defer writer.Close()
+	if _, err := readAtOnce(fmt.Sprintf("/proc/self/fd/%d", reader.Fd()), 1000); err == nil {
+		t.Error("read a pipe that says nothing")
 	}
 }

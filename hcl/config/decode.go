@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
+	"golang.org/x/sys/unix"
 )
 
 // MaxFile bounds pyrsia.hcl in bytes.
@@ -46,11 +47,40 @@ func readFile(path string, limit int64) ([]byte, error) {
 	if err == nil && info.Size() > limit {
 		return nil, fmt.Errorf("%d bytes long, the limit is %d", info.Size(), limit)
 	}
-	data, err := os.ReadFile(path)
+	data, err := readAtOnce(path, limit)
 	if inner, ok := errors.AsType[*os.PathError](err); ok {
 		return nil, plain(inner.Err)
 	}
 	return data, err
+}
+
+// readAtOnce reads a file of at most limit bytes without waiting: what the kernel shows as
+// a file may have nothing to say for ever, as /proc/kmsg. Its descriptor is one that Go
+// would wait with, so that it is read without Go's own files.
+func readAtOnce(path string, limit int64) ([]byte, error) {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_NONBLOCK|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, &os.PathError{Op: "open", Path: path, Err: err}
+	}
+	defer unix.Close(fd)
+	var data []byte
+	chunk := make([]byte, 64<<10)
+	for {
+		n, err := unix.Read(fd, chunk)
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case errors.Is(err, unix.EAGAIN):
+			return nil, errors.New("not a file: it has no end")
+		case err != nil:
+			return nil, &os.PathError{Op: "read", Path: path, Err: err}
+		case n == 0:
+			return data, nil
+		}
+		if data = append(data, chunk[:n]...); int64(len(data)) > limit {
+			return nil, fmt.Errorf("longer than the limit of %d bytes", limit)
+		}
+	}
 }
 
 func plain(err error) error {
@@ -67,7 +97,7 @@ func Parse(source []byte, name string) (*Config, Diagnostics) {
 		config: &Config{File: name, source: source, origins: map[string]Range{}, secrets: map[string]string{}},
 		blocks: map[string]Range{},
 	}
-	file, problems := hclsyntax.ParseConfig(source, name, hcl.InitialPos)
+	file, problems := parseSyntax(source, name)
 	d.syntax(problems)
 	if body, ok := file.Body.(*hclsyntax.Body); ok && body != nil {
 		d.body("", "", body, &scope{Config: d.config})
@@ -630,7 +660,7 @@ func Peek(path string) (data, socket string) {
 	d := &decoder{file: path, config: &Config{origins: map[string]Range{}, secrets: map[string]string{}}, blocks: map[string]Range{}}
 	if source, err := readFile(path, MaxFile); err == nil {
 		d.source = source
-		file, _ := hclsyntax.ParseConfig(source, path, hcl.InitialPos)
+		file, _ := parseSyntax(source, path)
 		if body, ok := file.Body.(*hclsyntax.Body); ok && body != nil {
 			d.nested(body)
 		}
@@ -652,7 +682,7 @@ func PeekRole(path string) Role {
 		return RoleUnset
 	}
 	d := &decoder{file: path, source: source, config: &Config{origins: map[string]Range{}, secrets: map[string]string{}}, blocks: map[string]Range{}}
-	file, _ := hclsyntax.ParseConfig(source, path, hcl.InitialPos)
+	file, _ := parseSyntax(source, path)
 	if body, ok := file.Body.(*hclsyntax.Body); ok && body != nil {
 		d.body("", "", body, &scope{Config: d.config})
 	}

@@ -19,6 +19,10 @@ type Edit func(*hclwrite.File) error
 // not touch nothing else changes, comments and order included. The result is checked as
 // a whole. A source with syntax errors cannot be edited.
 func Apply(source []byte, name string, edit Edit) ([]byte, Diagnostics, error) {
+	if _, problems := parseSyntax(source, name); problems.HasErrors() {
+		_, diags := Parse(source, name)
+		return nil, diags, nil
+	}
 	file, problems := hclwrite.ParseConfig(source, name, hcl.InitialPos)
 	if problems.HasErrors() {
 		_, diags := Parse(source, name)

@@ -14,7 +14,7 @@ import (
 // with syntax errors has none; whether its settings are right does not matter here.
 func Format(source []byte, name string) ([]byte, Diagnostics) {
 	d := &decoder{file: name, source: source}
-	_, problems := hclsyntax.ParseConfig(source, name, hcl.InitialPos)
+	_, problems := parseSyntax(source, name)
 	d.syntax(problems)
 	if d.diags.HasErrors() {
 		d.diags.sort()

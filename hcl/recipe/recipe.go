@@ -42,6 +42,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 
+	"github.com/pyrsia/appliance/hcl/nesting"
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/record"
 )
@@ -128,7 +129,10 @@ func read(path string) ([]byte, error) {
 
 // Parse reads a recipe file's text; name is what messages call it.
 func Parse(source []byte, name string) (*record.Recipe, error) {
-	file, problems := hclsyntax.ParseConfig(source, name, hcl.InitialPos)
+	file, problems := new(hcl.File), nesting.Check(source, name)
+	if !problems.HasErrors() {
+		file, problems = hclsyntax.ParseConfig(source, name, hcl.InitialPos)
+	}
 	d := &decoder{diagnostics: problems}
 	var r *record.Recipe
 	if file != nil && !problems.HasErrors() {

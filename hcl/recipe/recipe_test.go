@@ -311,3 +311,9 @@ func TestLoadFolderWithPipe(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+func TestNestedWithoutEnd(t *testing.T) {
+	if _, err := Parse([]byte("x = "+strings.Repeat("[", 60_000)), "x.hcl"); err == nil {
+		t.Error("parsed")
+	}
+}

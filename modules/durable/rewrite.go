@@ -2,10 +2,12 @@ package durable
 
 import (
 	"errors"
-	"io/fs"
+	"fmt"
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 // Rewrite gives a file that somebody else wrote other content as a whole, durably; its owner and mode
@@ -34,8 +36,8 @@ func Create(path string, content []byte, mode os.FileMode) error {
 	return Replace(like, path, content)
 }
 
-// Give gives a folder and all in it to whom another path belongs to. Who is not root has
-// nothing to give away.
+// Give gives a folder that this process made, and the files in it, to whom another path
+// belongs to. Who is not root has nothing to give away.
 func Give(folder, like string) error {
 	if os.Geteuid() != 0 {
 		return nil
@@ -44,12 +46,30 @@ func Give(folder, like string) error {
 	if err != nil {
 		return err
 	}
-	return filepath.WalkDir(folder, func(path string, _ fs.DirEntry, err error) error {
-		if err != nil {
-			return err
+	// The folder above may be somebody's who puts another in its place meanwhile.
+	fd, err := unix.Open(folder, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &os.PathError{Op: "open", Path: folder, Err: err}
+	}
+	made := os.NewFile(uintptr(fd), folder)
+	defer made.Close()
+	var stat unix.Stat_t
+	if err := unix.Fstat(fd, &stat); err != nil {
+		return err
+	}
+	if stat.Uid != 0 {
+		return fmt.Errorf("%s is not the folder that was made", folder)
+	}
+	names, err := made.Readdirnames(-1)
+	if err != nil {
+		return err
+	}
+	for _, name := range names {
+		if err := unix.Fchownat(fd, name, to.uid, to.gid, unix.AT_SYMLINK_NOFOLLOW); err != nil {
+			return &os.PathError{Op: "chown", Path: filepath.Join(folder, name), Err: err}
 		}
-		return os.Lchown(path, to.uid, to.gid)
-	})
+	}
+	return made.Chown(to.uid, to.gid)
 }
 
 // of makes files that belong to whom a path belongs to.
@@ -79,7 +99,12 @@ func (o owned) Create(path string) (File, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(os.Chown(path, o.uid, o.gid), os.Chmod(path, o.mode)); err != nil {
+	// By the open file and not by its name: whose folder it is could put a link there.
+	made, is := f.(file)
+	if !is {
+		return nil, errors.Join(fmt.Errorf("a %T has no owner", f), f.Close(), o.FS.RemoveAll(path))
+	}
+	if err := errors.Join(made.Chown(o.uid, o.gid), made.Chmod(o.mode)); err != nil {
 		return nil, errors.Join(err, f.Close(), o.FS.RemoveAll(path))
 	}
 	return f, nil

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 
 	"github.com/pyrsia/appliance/appliance/control"
 	"github.com/pyrsia/appliance/hcl/config"
 	"github.com/pyrsia/appliance/modules/durable"
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 )
 
 // edited is what a command that changes the configuration says with --json.
@@ -66,6 +68,11 @@ func writeEdited(w io.Writer, s style, e edited) {
 
 // edit changes the configuration as a whole or not at all.
 func (a *app) edit(change config.Edit) (changed bool, err error) {
+	unlock, err := lockFolder(filepath.Dir(a.config))
+	if err != nil {
+		return false, err
+	}
+	defer unlock()
 	source, err := config.ReadFile(a.config)
 	if err != nil {
 		return false, fmt.Errorf("%s: %w; give --config FILE", a.config, err)
@@ -96,6 +103,23 @@ func (a *app) edit(change config.Edit) (changed bool, err error) {
 		return false, fmt.Errorf("%s was not changed: %w", a.config, err)
 	}
 	return true, nil
+}
+
+// lockFolder keeps other edits of files in a folder out until unlock is called.
+func lockFolder(path string) (unlock func(), err error) {
+	folder, err := os.Open(path)
+	if err != nil {
+		return func() {}, nil //nolint:nilerr // what is wrong with it shows when the file is read
+	}
+	for {
+		err := unix.Flock(int(folder.Fd()), unix.LOCK_EX)
+		if err == nil {
+			return func() { folder.Close() }, nil
+		}
+		if !errors.Is(err, unix.EINTR) {
+			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), folder.Close())
+		}
+	}
 }
 
 func peerCommand(a *app) *cobra.Command {

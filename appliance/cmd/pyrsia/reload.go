@@ -207,10 +207,10 @@ func configHistoryCommand(a *app) *cobra.Command {
 					return fmt.Errorf("%q is not the number of a configuration; `pyrsia config history` lists them", args[0])
 				}
 				source, err := client.Past(cmd.Context(), number)
-				if err == nil {
-					_, err = a.out.Write(source)
+				if err != nil {
+					return err
 				}
-				return err
+				return a.show(map[string]any{"number": number, "source": string(source)}, func(w io.Writer, _ style) { w.Write(source) }) //nolint:errcheck // as every other output
 			}
 			all, err := patiently(cmd.Context(), a, "asking the node", client.History)
 			if err != nil {

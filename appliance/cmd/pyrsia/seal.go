@@ -30,8 +30,10 @@ func nodeSealCommand(a *app) *cobra.Command {
 		Short: "Encrypt the node's keys, so that only this machine can use them",
 		Long: `Encrypt the node's keys with a key of this machine (its TPM, where it has one), and
 remove them from the data folder. pyrsia.service is given them at its start, by
-systemd: LoadCredentialEncrypted= in systemd.exec(5). Whoever takes the disk, or a
-backup of the data folder, has no keys then.
+systemd: LoadCredentialEncrypted= in systemd.exec(5). A backup or copy of the data
+folder holds no keys from then on. On a machine without a TPM the key that opens them
+is a file on it, /var/lib/systemd/credential.secret, that root alone can read; and a
+disk may still hold what was removed from it, until it is written over.
 
 The node must not run. Keep a backup of the data folder from before: without this
 machine nobody can decrypt the sealed keys.`,
@@ -114,6 +116,14 @@ func sealable(ctx context.Context, folder, file string) ([]byte, error) {
 	}
 	if err != nil {
 		return nil, err
+	}
+	if _, err := os.Stat(file); err == nil {
+		// The only keys of another node, perhaps.
+		kept, err := decrypted(ctx, file)
+		if err == nil && bytes.Equal(kept, keys.Bundle()) {
+			return kept, nil
+		}
+		return nil, fmt.Errorf("%s holds other keys than those in %s, or none that can be opened here; move it away, or give --credential", file, folder)
 	}
 	sealed, err := systemdCreds(ctx, keys.Bundle(), "encrypt", "--name="+systemd.KeysCredential, "-", "-")
 	if err != nil {

@@ -36,6 +36,9 @@ start.`,
 		Example: "  pyrsia serve\n  pyrsia serve --config ./pyrsia.hcl",
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// From here on: one that comes too early or too late must not end the process.
+			hangups := make(chan os.Signal, 1)
+			signal.Notify(hangups, syscall.SIGHUP)
 			// Who asks for the status is seldom in this folder.
 			path, err := filepath.Abs(a.config)
 			if err != nil {
@@ -60,7 +63,7 @@ start.`,
 			}
 			written := newJournal(a.err, c.Log, entries)
 			slog.SetDefault(written.Logger())
-			server, err := newNode(c, version(), written.Logger(), manager, append(options, node.WithJournal(written), node.WithListeners(manager), node.WithSealedKeys(sealed))...)
+			server, err := newNode(c, version(), written.Logger(), manager, hangups, append(options, node.WithJournal(written), node.WithListeners(manager), node.WithSealedKeys(sealed))...)
 			if err != nil {
 				return err
 			}
@@ -137,15 +140,12 @@ func logSettings(c config.Log) journal.Settings {
 	return settings
 }
 
-// onHangup calls f at each SIGHUP until the context ends. It returns a function that
+// onHangup calls f at each hangup until the context ends. It returns a function that
 // waits for the last call.
-func onHangup(ctx context.Context, f func()) (join func()) {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
+func onHangup(ctx context.Context, hangups <-chan os.Signal, f func()) (join func()) {
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		defer signal.Stop(hangups)
 		for {
 			select {
 			case <-ctx.Done():

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/pyrsia/appliance/appliance/node"
@@ -12,12 +13,12 @@ import (
 )
 
 // newNode makes the real node.
-func newNode(c *config.Config, version string, log *slog.Logger, manager *systemd.Manager, options ...node.Option) (server, error) {
+func newNode(c *config.Config, version string, log *slog.Logger, manager *systemd.Manager, hangups <-chan os.Signal, options ...node.Option) (server, error) {
 	n, err := node.New(c, version, log, options...)
 	if err != nil {
 		return nil, err
 	}
-	return running{n, manager, log}, nil
+	return running{n, manager, log, hangups}, nil
 }
 
 // running is a node as a service: it reloads at SIGHUP, and the service manager is told
@@ -26,12 +27,13 @@ type running struct {
 	*node.Node
 	manager *systemd.Manager
 	log     *slog.Logger
+	hangups <-chan os.Signal
 }
 
 // Serve implements server. It closes the node's files after it stopped.
 func (r running) Serve(ctx context.Context) error {
 	beside, stop := context.WithCancel(ctx)
-	join := onHangup(beside, func() {
+	join := onHangup(beside, r.hangups, func() {
 		r.Reload(beside) //nolint:errcheck // the node logs it, and shows it in its status
 	})
 	told := make(chan struct{})
