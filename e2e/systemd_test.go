@@ -371,14 +371,22 @@ func brokenAtBoot(b *box) {
 // What was installed goes without a trace; an upgrade before that keeps everything.
 func purged(b *box) {
 	id := b.do("pyrsia id --config /etc/pyrsia/pyrsia.hcl --json")
-	pids := "systemctl show -p MainPID --value pyrsia.service pyrsia-buildkitd.service | paste -sd ' '"
-	before := strings.Fields(b.do(pids))
+	role := b.role()
+	runs := "systemctl is-active pyrsia.service"
+	pids := "systemctl show -p MainPID --value pyrsia.service"
+	if role == "build" {
+		runs += " pyrsia-role-build.target pyrsia-buildkitd.service"
+		pids += " pyrsia-buildkitd.service"
+	}
+	running := runs + " && pyrsia status | grep -q '^role *" + role + "$'"
+	before := strings.Join(strings.Fields(b.do(pids)), " -e ")
 	b.do("dpkg -i /root/pyrsia.deb")
-	b.until("systemctl is-active pyrsia.service pyrsia-role-build.target pyrsia-buildkitd.service && pyrsia status | grep -q '^role *build$'")
-	b.until("! " + pids + " | grep -wq -e " + before[0] + " -e " + before[1])
+	b.until(running + " && ! " + pids + " | grep -wq -e " + before)
 	if now := b.do("pyrsia id --config /etc/pyrsia/pyrsia.hcl --json"); now != id {
 		b.t.Errorf("an upgrade made %s of %s", now, id)
 	}
+	b.do("dpkg -r pyrsia && dpkg -i /root/pyrsia.deb") // removed and not purged, it comes back as it was
+	b.until("systemctl is-active pyrsia.service && pyrsia status >/dev/null")
 	b.do("dpkg --purge pyrsia")
 	left := b.do(`
 		find / -xdev \( -path /proc -o -path /sys -o -path /root -o -path /var/lib/dpkg -o -path /var/cache -o -path /var/log -o -path /tmp \) -prune -o -name '*pyrsia*' -print

@@ -86,14 +86,14 @@ func (f *flight) begin(folder string, reply *Reply, limit int64, want func(artif
 		f.limit = min(limit, f.request.Limit)
 	}
 	if reply.Length > f.limit {
-		return fmt.Errorf("it declares %d bytes, the limit is %d", reply.Length, f.limit)
+		return &UpstreamError{Err: fmt.Errorf("it declares %d bytes, the limit is %d", reply.Length, f.limit)}
 	}
 	if err := plausible(f.request.Path, reply.Header); err != nil {
-		return err
+		return &UpstreamError{Err: err}
 	}
 	file, err := spool(folder)
 	if err != nil {
-		return err
+		return fmt.Errorf("spool: %w", err) // this node's disk, and not the upstream
 	}
 	f.mu.Lock()
 	f.file = file

@@ -244,7 +244,7 @@ func (m *Mirror) stale(key string, r Request, rec Passed, held bool, err error) 
 func (m *Mirror) receive(ctx context.Context, kind string, upstream Upstream, f *flight, reply *Reply, last Passed, known bool) (Passed, error) {
 	r := f.request
 	if err := f.begin(m.config.Folder, reply, m.config.MaxBytes, m.wanted(r, last, known)); err != nil {
-		return Passed{}, &UpstreamError{Err: err}
+		return Passed{}, err
 	}
 	kept, err := m.keep(ctx, f)
 	if err != nil {

@@ -243,7 +243,7 @@ func examineDisk(_ context.Context, p patient) []finding {
 		used = p.status.Store.Bytes
 	}
 	switch {
-	case disk.Flags&unix.ST_RDONLY != 0:
+	case disk.Flags&unix.ST_RDONLY != 0 || readOnly(folder):
 		return []finding{{"disk", bad, p.config.Storage.Data + " is on a disk that cannot be written to", "mount it for writing, or set storage.data elsewhere"}}
 	case free < leastFree:
 		return []finding{{"disk", bad, what, "free some space, or set storage.data to a larger disk"}}
@@ -251,6 +251,16 @@ func examineDisk(_ context.Context, p patient) []finding {
 		return []finding{{"disk", odd, what + ", less than distribution.quota lets the store grow to", fmt.Sprintf("lower the quota below %s", byteCount(free+used))}}
 	}
 	return []finding{{"disk", fine, what, ""}}
+}
+
+// readOnly tries to write, without a trace, to a file that has no name: after an error a
+// file system takes no writes, and does not always say so.
+func readOnly(folder string) bool {
+	fd, err := unix.Open(folder, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o600)
+	if err == nil {
+		unix.Close(fd)
+	}
+	return errors.Is(err, unix.EROFS) || errors.Is(err, unix.EIO)
 }
 
 // examineClock asks the kernel whether somebody keeps the clock right: votes and
