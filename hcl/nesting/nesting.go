@@ -1,4 +1,4 @@
-// Package nesting bounds how deeply the text of an HCL file nests: its parser calls
+// Package nesting is how deeply the text of an HCL file may nest: its parser calls
 // itself for each level, and a stack that overflows ends a Go program whatever it does.
 package nesting
 
