@@ -168,3 +168,42 @@ func TestFrontListens(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
+
+// One address of the machine becomes every address, with the same port, and back: whoever
+// asks meanwhile is answered, and nobody else gets the port.
+func TestFrontWidens(t *testing.T) {
+	first, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, port, _ := net.SplitHostPort(first.Addr().String())
+	first.Close()
+	narrow, wide := "127.0.0.1:"+port, "0.0.0.0:"+port
+	f, _ := opened(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }, narrow)
+	for _, to := range []string{wide, narrow, wide} {
+		commit, _, err := f.listen([]string{to})
+		if err != nil {
+			t.Fatalf("%s: %v", to, err)
+		}
+		if got, err := ask(dial(t, narrow)); got != "hello" {
+			t.Errorf("before %s: %q, %v", to, got, err)
+		}
+		commit()
+		if got, err := ask(dial(t, narrow)); got != "hello" {
+			t.Errorf("after %s: %q, %v", to, got, err)
+		}
+		if other, err := net.Listen("tcp", to); err == nil {
+			other.Close()
+			t.Errorf("somebody else got %s, too", to)
+		}
+	}
+	// Given up, it is as it was.
+	_, undo, err := f.listen([]string{narrow})
+	if err != nil {
+		t.Fatal(err)
+	}
+	undo()
+	if got, err := ask(dial(t, narrow)); got != "hello" {
+		t.Errorf("after what was undone: %q, %v", got, err)
+	}
+}

@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -577,34 +576,6 @@ func TestProgressed(t *testing.T) {
 	} {
 		if got := progressed(c.done, c.all, c.took); got != c.want {
 			t.Errorf("%d of %d in %s: %q, want %q", c.done, c.all, c.took, got, c.want)
-		}
-	}
-}
-
-// Edits at the same moment are all made.
-func TestEditsAtOnce(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "pyrsia.hcl")
-	genesis := strings.Repeat("ab", 32)
-	if err := os.WriteFile(file, []byte("network { genesis = \"sha256:"+genesis+"\" }\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var edits sync.WaitGroup
-	for i := range 12 {
-		edits.Go(func() {
-			var said bytes.Buffer
-			if code := run(t.Context(), []string{"mirror", "add", "docker", fmt.Sprintf("acme/x%d", i), "--config", file}, io.Discard, &said); code != 0 {
-				t.Errorf("edit %d: %s", i, said.String())
-			}
-		})
-	}
-	edits.Wait()
-	source, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for i := range 12 {
-		if name := fmt.Sprintf("\"acme/x%d\"", i); !strings.Contains(string(source), name) {
-			t.Errorf("%s is lost:\n%s", name, source)
 		}
 	}
 }
