@@ -17,7 +17,7 @@ import (
 // who writes a recipe what it endorses.
 func Permissions(cfg *config.Config, owner permission.Owner) ([]permission.Problem, error) {
 	files := []permission.File{{Path: cfg.Storage.Data}}
-	for _, path := range []string{cfg.File, cfg.Network.GenesisFile} {
+	for _, path := range append([]string{cfg.File, cfg.Network.GenesisFile}, cfg.Reads()...) {
 		// Who may write to the folder may put another file there.
 		files = append(files, permission.File{Path: filepath.Dir(path)}, permission.File{Path: path})
 	}

@@ -66,6 +66,7 @@ type Config struct {
 	Log               Log
 
 	source  []byte
+	reads   []string         // files that values were read from
 	origins map[string]Range // of the values that stand in the file, by path
 	// secrets are the expressions of values that a credential is part of, by path:
 	// they are shown in place of the values.
@@ -157,6 +158,9 @@ type Log struct {
 
 // Source is the text that the configuration was read from.
 func (c *Config) Source() []byte { return c.source }
+
+// Reads are the files that values of the source were read from, by file().
+func (c *Config) Reads() []string { return c.reads }
 
 // Keys is the folder of the node's keys and vote file.
 func (c *Config) Keys() string { return c.Storage.Data + "/keys" }

@@ -401,3 +401,15 @@ func TestFileWithoutEnd(t *testing.T) {
 		t.Error("read a pipe that says nothing")
 	}
 }
+
+func TestReads(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "url")
+	if err := os.WriteFile(path, []byte("https://registry.example/\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	source := "network { genesis = \"sha256:" + strings.Repeat("ab", 32) + "\" }\nmirror \"maven\" { upstream = \"${file(\"" + path + "\")}maven2\" }\n"
+	c, diags := Parse([]byte(source), "pyrsia.hcl")
+	if diags.HasErrors() || !reflect.DeepEqual(c.Reads(), []string{path}) || c.Mirrors[0].Upstream != "https://registry.example/maven2" {
+		t.Errorf("%v, %v", c, diags)
+	}
+}

@@ -435,6 +435,20 @@ func expression(source []byte, e hclsyntax.Expression) string {
 	return string(e.Range().SliceBytes(source))
 }
 
+// noteReads notes the files that an expression reads.
+func (d *decoder) noteReads(e hclsyntax.Expression) {
+	hclsyntax.VisitAll(e, func(n hclsyntax.Node) hcl.Diagnostics {
+		call, is := n.(*hclsyntax.FunctionCallExpr)
+		if !is || call.Name != "file" || len(call.Args) != 1 {
+			return nil
+		}
+		if path, problems := call.Args[0].Value(evaluation); !problems.HasErrors() && path.IsKnown() && !path.IsNull() && path.Type() == cty.String {
+			d.config.reads = append(d.config.reads, path.AsString())
+		}
+		return nil
+	})
+}
+
 // value evaluates one expression to a value of the kind.
 func (d *decoder) value(path string, k kind, label string, e hclsyntax.Expression) (any, bool) {
 	at := d.at(e.Range())
@@ -443,6 +457,7 @@ func (d *decoder) value(path string, k kind, label string, e hclsyntax.Expressio
 		d.fail(path, at, "Quotes missing", fmt.Sprintf("%s is %s; %s without quotes is the name of something.", path, withArticle(k.name), word), write(word))
 		return nil, false
 	}
+	d.noteReads(e)
 	v, problems := e.Value(evaluation)
 	if problems.HasErrors() {
 		for _, p := range problems {
