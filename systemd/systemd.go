@@ -12,7 +12,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/activation"
@@ -91,34 +90,18 @@ func (m *Manager) tell(message string, files ...int) error {
 // Listen listens on a TCP address: with the listener that the manager kept or opened
 // for it, where there is one, or with a new one, which the manager then keeps while this
 // process restarts, so that no connection is refused meanwhile (the file descriptor
-// store; a unit without one keeps nothing). Listeners of this process's own with the same
-// port, which it is about to close, are no obstacle.
-func (m *Manager) Listen(address string, beside ...net.Listener) (net.Listener, error) {
+// store; a unit without one keeps nothing).
+func (m *Manager) Listen(address string) (net.Listener, error) {
 	if l := m.take(address); l != nil {
 		return l, nil
 	}
-	l, err := Listen(address, beside...)
+	l, err := net.Listen("tcp", address)
 	if err != nil {
 		return nil, err
 	}
 	// That the manager does not keep it is no reason not to serve.
 	_ = m.keep(l)
 	return l, nil
-}
-
-// Listen listens on a TCP address, also beside listeners of this process's own with the
-// same port.
-func Listen(address string, beside ...net.Listener) (net.Listener, error) {
-	l, err := net.Listen("tcp", address)
-	if !errors.Is(err, syscall.EADDRINUSE) {
-		return l, err
-	}
-	for _, own := range beside {
-		if l, err := ListenBeside(own, address); err == nil {
-			return l, nil
-		}
-	}
-	return nil, err
 }
 
 // take is the inherited listener of an address, nil if there is none.

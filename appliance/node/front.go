@@ -8,10 +8,10 @@ import (
 	"net/http"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/pyrsia/appliance/appliance/supervisor"
-	"github.com/pyrsia/appliance/systemd"
 )
 
 // drain is how long open downloads may go on when the node stops. Whoever comes
@@ -46,8 +46,7 @@ type door struct {
 // Listeners open and keep the listeners of clients: a service manager's hold them while
 // the process restarts.
 type Listeners interface {
-	// beside are listeners of the node's own that the address may overlap with.
-	Listen(address string, beside ...net.Listener) (net.Listener, error)
+	Listen(address string) (net.Listener, error)
 
 	// Forget lets go of what it keeps: of addresses that nobody listens on any more, and
 	// of whatever it had kept that nobody asked for.
@@ -57,10 +56,8 @@ type Listeners interface {
 // ordinary listeners are kept by nobody.
 type ordinary struct{}
 
-func (ordinary) Listen(address string, beside ...net.Listener) (net.Listener, error) {
-	return systemd.Listen(address, beside...)
-}
-func (ordinary) Forget(...net.Addr) error { return nil }
+func (ordinary) Listen(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+func (ordinary) Forget(...net.Addr) error                    { return nil }
 
 func newFront(handler http.Handler, open Listeners) *front {
 	if open == nil {
@@ -85,9 +82,12 @@ func (f *front) listen(addresses []string) (commit, undo func(), err error) {
 		if f.has(address) {
 			continue
 		}
-		listener, err := f.open.Listen(address, f.samePort(address)...)
+		listener, err := f.open.Listen(address)
 		if err != nil {
 			undo()
+			if own := f.samePort(address); own != "" && errors.Is(err, syscall.EADDRINUSE) {
+				err = fmt.Errorf("%w: by the node itself, for %s; first take that out and reload, then add this, or restart the node with it", err, own)
+			}
 			return nil, nil, err
 		}
 		opened[address] = f.door(listener)
@@ -95,18 +95,17 @@ func (f *front) listen(addresses []string) (commit, undo func(), err error) {
 	return func() { f.commit(addresses, opened) }, undo, nil
 }
 
-// samePort are the front's own listeners with the port of another address, which may be
-// about to go.
-func (f *front) samePort(address string) (own []net.Listener) {
+// samePort is an address of the front's own with the port of another, "" for none.
+func (f *front) samePort(address string) string {
 	_, port, _ := net.SplitHostPort(address)
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	for _, d := range f.doors {
-		if _, has, _ := net.SplitHostPort(d.listener.Addr().String()); has == port {
-			own = append(own, d.listener)
+	for own := range f.doors {
+		if _, has, _ := net.SplitHostPort(own); has == port {
+			return own
 		}
 	}
-	return own
+	return ""
 }
 
 func (f *front) door(listener net.Listener) *door {

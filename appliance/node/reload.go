@@ -315,6 +315,9 @@ func (n *Node) reloadNetwork(_, to *config.Config) (commit, undo func(), err err
 
 // otherAddress is what to do about an address that cannot be had.
 func otherAddress(err error) string {
+	if strings.Contains(err.Error(), "by the node itself") {
+		return "or choose another address"
+	}
 	if errors.Is(err, fs.ErrPermission) {
 		return "choose a port from 1024 on, or let everybody have lower ones: sysctl net.ipv4.ip_unprivileged_port_start=80"
 	}
