@@ -86,7 +86,7 @@ func (f *front) listen(addresses []string) (commit, undo func(), err error) {
 		if err != nil {
 			undo()
 			if own := f.samePort(address); own != "" && errors.Is(err, syscall.EADDRINUSE) {
-				err = fmt.Errorf("%w: by the node itself, for %s; first take that out and reload, then add this, or restart the node with it", err, own)
+				err = fmt.Errorf("%w: %w, for %s; first take that out and reload, then add this, or restart the node with it", err, errOverlap, own)
 			}
 			return nil, nil, err
 		}
@@ -94,6 +94,9 @@ func (f *front) listen(addresses []string) (commit, undo func(), err error) {
 	}
 	return func() { f.commit(addresses, opened) }, undo, nil
 }
+
+// errOverlap is of an address that is in use by the front itself.
+var errOverlap = errors.New("by the node itself")
 
 // samePort is an address of the front's own with the port of another, "" for none.
 func (f *front) samePort(address string) string {

@@ -168,3 +168,22 @@ func TestFrontListens(t *testing.T) {
 		t.Errorf("%q, %v", got, err)
 	}
 }
+
+// An address that overlaps with the front's own is refused, and why is told.
+func TestFrontOverlaps(t *testing.T) {
+	f, _ := opened(t, func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, "hello") }, "127.0.0.1:0")
+	_, port, err := net.SplitHostPort(f.address("127.0.0.1:0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.mu.Lock()
+	f.doors["127.0.0.1:"+port] = f.doors["127.0.0.1:0"]
+	delete(f.doors, "127.0.0.1:0")
+	f.mu.Unlock()
+	if _, _, err := f.listen([]string{"0.0.0.0:" + port}); !errors.Is(err, errOverlap) {
+		t.Errorf("%v, want that the node itself has it", err)
+	}
+	if got, err := ask(dial(t, "127.0.0.1:"+port)); got != "hello" {
+		t.Errorf("after it %q, %v", got, err)
+	}
+}

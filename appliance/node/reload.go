@@ -315,7 +315,7 @@ func (n *Node) reloadNetwork(_, to *config.Config) (commit, undo func(), err err
 
 // otherAddress is what to do about an address that cannot be had.
 func otherAddress(err error) string {
-	if strings.Contains(err.Error(), "by the node itself") {
+	if errors.Is(err, errOverlap) {
 		return "or choose another address"
 	}
 	if errors.Is(err, fs.ErrPermission) {

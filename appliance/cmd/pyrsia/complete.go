@@ -70,7 +70,7 @@ func (a *app) complete(root *cobra.Command) {
 	}
 }
 
-// patience with a node that is asked while somebody types.
+// typing is how long a node may take that is asked while somebody types.
 const typing = time.Second
 
 func (a *app) completion(find completer) cobra.CompletionFunc {
