@@ -19,6 +19,7 @@ import (
 // of them at once.
 type decoder struct {
 	diagnostics hcl.Diagnostics
+	folders     *Folders // nil where a folder of this machine is no source
 }
 
 func (d *decoder) fail(at hcl.Range, summary, detail string, args ...any) {
@@ -46,12 +47,12 @@ var (
 	fileSchema = schema("", "recipe package")
 	bodySchema = schema("platform builder timestamp! resolve commands supersedes",
 		"source", "debian", "environment", "output file", "image", "limits")
-	sourceSchema      = schema("maven url sha256! into strip")
+	sourceSchema      = schema("maven url git tag commit folder sha256 into strip newline")
 	debianSchema      = schema("suite! components packages! keys! bootstrap! variant")
-	environmentSchema = schema("locale time_zone umask variables work_dir")
-	outputSchema      = schema("package path!")
+	environmentSchema = schema("locale time_zone umask newline variables work_dir")
+	outputSchema      = schema("package path! reference")
 	imageSchema       = schema("command variables work_dir")
-	limitsSchema      = schema("memory disk time")
+	limitsSchema      = schema("memory disk time cpus processes")
 )
 
 // schema is a list of attributes and, for each nested block, its type and the
@@ -248,18 +249,82 @@ func (d *decoder) sources(c content) []record.Source {
 func (d *decoder) source(block *hcl.Block) record.Source {
 	c := d.content(block.Body, sourceSchema, block.DefRange)
 	s := record.Source{
-		Maven: d.coordinates(c), URL: d.address(c), SHA256: d.digest(c, "sha256"),
-		Into: d.folder(c, "into", ""), Strip: d.number(c, "strip", 0, 0, 16),
+		Maven: d.coordinates(c), URL: d.address(c, "url"), Git: d.address(c, "git"),
+		Tag:    d.matching(c, "tag", tagPattern, `a tag's name, such as "v1.0"`),
+		Commit: d.matching(c, "commit", commitPattern, "the commit's whole name: 40 lower-case hexadecimal digits, as `git rev-parse` prints them"),
+		SHA256: d.digest(c, "sha256"),
+		Into:   d.folder(c, "into", ""), Strip: d.number(c, "strip", 0, 0, 16), Newline: d.newline(c),
 	}
-	_, maven := c.Attributes["maven"]
-	_, url := c.Attributes["url"]
-	switch {
-	case maven && url:
-		d.fail(block.DefRange, "Two places", `A source has "maven" or "url", not both.`)
-	case !maven && !url:
-		d.fail(block.DefRange, "No place", `Say where the archive is: maven = "group:artifact:version:classifier:extension", or url = "https://…".`)
-	}
+	d.place(block, c, &s)
 	return s
+}
+
+// place wants one place to get a source from, and what pins it.
+func (d *decoder) place(block *hcl.Block, c content, s *record.Source) {
+	var places []string
+	for _, name := range []string{"maven", "url", "git", "folder"} {
+		if _, set := c.Attributes[name]; set {
+			places = append(places, name)
+		}
+	}
+	switch {
+	case len(places) > 1:
+		d.fail(block.DefRange, "Two places", `A source has one of "maven", "url", "git" and "folder"; this one has %s.`, strings.Join(places, " and "))
+	case len(places) == 0 && !d.hasUnknown():
+		d.fail(block.DefRange, "No place", `Say where the source is: maven = "group:artifact:version:classifier:extension", url = "https://…", or git = "https://…" with its commit.`)
+	case len(places) == 0:
+	case places[0] == "folder":
+		d.local(c, s)
+		return
+	}
+	if _, set := c.Attributes["sha256"]; !set && !d.hasUnknown() {
+		d.fail(block.DefRange, "No digest", `Add sha256 = "…": of an archive what sha256sum prints, of a commit what "pyrsia recipe check --fetch" finds.`)
+	}
+	git := len(places) == 1 && places[0] == "git"
+	for _, name := range []string{"tag", "commit"} {
+		if a, set := c.Attributes[name]; set && len(places) == 1 && !git {
+			d.fail(a.Range, "Not of a repository", "%s goes with git, and this source is a %s.", name, places[0])
+		}
+	}
+	if _, set := c.Attributes["commit"]; git && !set {
+		d.fail(block.DefRange, "No commit", `A tag can be moved. Add commit = "…", the name of the commit that it stands for; "pyrsia recipe check --fetch" finds it.`)
+	}
+}
+
+// local is a folder of this machine, which only its owner's own tries can use.
+func (d *decoder) local(c content, s *record.Source) {
+	a := c.Attributes["folder"]
+	folder, ok := d.text(a)
+	switch {
+	case !ok:
+	case d.folders == nil:
+		d.fail(a.Range, "Folder of this machine", `A folder is a source for "pyrsia recipe test" and "pyrsia recipe lock" alone: no other node can get it. Name an archive or a commit before you propose the recipe.`)
+	case folder == "" || strings.ContainsRune(folder, 0):
+		d.fail(a.Expr.Range(), "Bad folder", `folder cannot be %q; want a folder, such as ".".`, folder)
+	default:
+		s.URL, s.SHA256 = d.folders.name(folder), artifact.SHA256{}
+	}
+	for _, name := range []string{"sha256", "tag", "commit"} {
+		if other, set := c.Attributes[name]; set {
+			d.fail(other.Range, "Not of a folder", "%s goes with an archive or a commit; what is in a folder changes.", name)
+		}
+	}
+}
+
+var (
+	// What git allows in a name of a reference (git-check-ref-format(1)), less what
+	// nobody uses.
+	tagPattern    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+/@-]{0,199}$`)
+	commitPattern = regexp.MustCompile(`^(?:[0-9a-f]{40}|[0-9a-f]{64})$`)
+)
+
+// newline is how lines end; the plain line feed is the absence of the other one, so
+// that a recipe that says it is the same recipe.
+func (d *decoder) newline(c content) string {
+	if n := d.choice(c, "newline", "lf", record.NewlineCRLF); n != "lf" {
+		return n
+	}
+	return ""
 }
 
 var (
@@ -362,7 +427,11 @@ func (d *decoder) environment(c content) record.Environment {
 		e.Umask = d.matching(c, "umask", umaskPattern, `three octal digits in quotes, such as "022"`)
 		e.Umask = e.Umask[max(0, len(e.Umask)-3):]
 	}
+	e.Newline = d.newline(c)
 	e.Variables = d.variables(c)
+	if e.Newline != "" && slices.ContainsFunc(e.Variables, func(v string) bool { return strings.HasPrefix(v, "JAVA_TOOL_OPTIONS=") }) {
+		d.fail(c.Attributes["newline"].Range, "Variable set twice", "newline tells Java by JAVA_TOOL_OPTIONS, which variables sets as well; leave one of them out.")
+	}
 	e.WorkDir = d.folder(c, "work_dir", defaultWorkDir)
 	return e
 }
@@ -397,6 +466,8 @@ func (d *decoder) variables(c content) []string {
 	}
 	return variables
 }
+
+var referencePattern = regexp.MustCompile(`^(?:sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$`)
 
 // maxOutputs bounds the files of a publication.
 const maxOutputs = 2_000
@@ -456,6 +527,10 @@ func (d *decoder) output(block *hcl.Block, of artifact.PURL) record.Output {
 	if a, set := c.Attributes["path"]; set {
 		o.Path = d.relative(a)
 	}
+	o.Reference = d.matching(c, "reference", referencePattern, `a digest with its kind, "sha256:" or "sha512:" and lower-case hexadecimal digits`)
+	if family && o.Reference != "" {
+		d.fail(c.Attributes["reference"].Range, "Reference of many files", "An output that ends with a star stands for many files; only one of a single name has a reference.")
+	}
 	return o
 }
 
@@ -486,6 +561,8 @@ func (d *decoder) limits(c content) record.Limits {
 	l.Memory = d.size(c, "memory", defaultMemory, 64<<20, 1<<40)
 	l.Disk = d.size(c, "disk", defaultDisk, 64<<20, 8<<40)
 	l.Seconds = int64(d.duration(c, "time", defaultTime, time.Second, 24*time.Hour) / time.Second)
+	l.CPUs = 1000 * d.number(c, "cpus", 0, 1, 1024)
+	l.Processes = d.number(c, "processes", 0, 16, 1<<20)
 	return l
 }
 

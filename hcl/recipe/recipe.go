@@ -107,6 +107,46 @@ func Load(path string) (*record.Recipe, error) {
 	return Parse(source, path)
 }
 
+// LoadLocal is Load for a recipe under development, whose sources may be folders of
+// this machine. Such a source has the address that folders tells them by and no digest
+// yet: who has packed the folder sets it.
+func LoadLocal(path string) (*record.Recipe, *Folders, error) {
+	source, err := read(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	folders := &Folders{base: filepath.Dir(path)}
+	r, err := parseWith(source, path, folders)
+	return r, folders, err
+}
+
+// Folders are the folders that a recipe under development names as sources.
+type Folders struct {
+	base  string // of relative ones: the recipe's own
+	names []string
+}
+
+// folderHost begins the addresses of folders. No name ends in invalid (RFC 6761 §6.4).
+const folderHost = "https://folder.invalid/"
+
+// name remembers a folder and is the address that stands for it.
+func (f *Folders) name(folder string) string {
+	if !filepath.IsAbs(folder) {
+		folder = filepath.Join(f.base, folder)
+	}
+	f.names = append(f.names, folder)
+	return fmt.Sprintf("%s%d.tar", folderHost, len(f.names)-1)
+}
+
+// Of is the folder that a source stands for; ok is false for a source that is none.
+func (f *Folders) Of(s record.Source) (folder string, ok bool) {
+	var i int
+	if _, err := fmt.Sscanf(s.URL, folderHost+"%d.tar", &i); err != nil || i < 0 || i >= len(f.names) {
+		return "", false
+	}
+	return f.names[i], true
+}
+
 func read(path string) ([]byte, error) {
 	// A pipe in the recipes folder would hold up whoever reads it for ever.
 	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
@@ -128,12 +168,14 @@ func read(path string) ([]byte, error) {
 }
 
 // Parse reads a recipe file's text; name is what messages call it.
-func Parse(source []byte, name string) (*record.Recipe, error) {
+func Parse(source []byte, name string) (*record.Recipe, error) { return parseWith(source, name, nil) }
+
+func parseWith(source []byte, name string, folders *Folders) (*record.Recipe, error) {
 	file, problems := new(hcl.File), nesting.Check(source, name)
 	if !problems.HasErrors() {
 		file, problems = hclsyntax.ParseConfig(source, name, hcl.InitialPos)
 	}
-	d := &decoder{diagnostics: problems}
+	d := &decoder{diagnostics: problems, folders: folders}
 	var r *record.Recipe
 	if file != nil && !problems.HasErrors() {
 		r = d.file(file.Body.(*hclsyntax.Body))

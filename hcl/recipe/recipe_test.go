@@ -116,7 +116,7 @@ func TestReadme(t *testing.T) {
 }
 
 func TestDefaultsAndOrder(t *testing.T) {
-	short := parse(t, `
+	short := mustParse(t, `
 recipe "pkg:generic/thing@1" {
   builder   = "pkg:docker/acme/tool@1"
   timestamp = "2025-01-01T00:00:00Z"
@@ -128,7 +128,7 @@ recipe "pkg:generic/thing@1" {
   output "b" { path = "out/b" }
   output "a" { path = "out/a" }
 }`)
-	long := parse(t, `
+	long := mustParse(t, `
 recipe "pkg:generic/thing@1" {
   platform  = "linux/amd64"
   builder   = "pkg:docker/acme/tool@1"
@@ -163,7 +163,7 @@ recipe "pkg:generic/thing@1" {
 	}
 }
 
-func parse(t testing.TB, source string) *record.Recipe {
+func mustParse(t testing.TB, source string) *record.Recipe {
 	t.Helper()
 	r, err := Parse([]byte(source), "test.hcl")
 	if err != nil {
@@ -240,6 +240,9 @@ func FuzzParse(f *testing.F) {
 		if err != nil || again.Hash() != r.Hash() {
 			t.Fatalf("canonical form does not read back: %v", err)
 		}
+		if written, err := Parse(Write(r), "w.hcl"); err != nil || written.Hash() != r.Hash() {
+			t.Fatalf("written form does not read back: %v\n%s", err, Write(r))
+		}
 		if _, err := record.Marshal(r.Change()); err != nil {
 			t.Fatal(err)
 		}
@@ -291,7 +294,7 @@ func TestFitsALeaf(t *testing.T) {
 }
 
 func TestFamilies(t *testing.T) {
-	r := parse(t, outputs("  output \"thing-1-*\" { path = \"parts\" }\n"))
+	r := mustParse(t, outputs("  output \"thing-1-*\" { path = \"parts\" }\n"))
 	if len(r.Outputs) != 1 || r.Outputs[0].File != "thing-1-*" || r.Files()[0].File != "thing-1-*" {
 		t.Errorf("%+v", r.Outputs)
 	}

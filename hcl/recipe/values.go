@@ -207,8 +207,8 @@ func archive(extension string) bool {
 	return slices.Contains([]string{"zip", "jar", "tar", "tar.gz", "tgz", "tar.bz2", "tar.xz", "tar.zst"}, extension)
 }
 
-func (d *decoder) address(c content) string {
-	a, set := c.Attributes["url"]
+func (d *decoder) address(c content, name string) string {
+	a, set := c.Attributes[name]
 	if !set {
 		return ""
 	}

@@ -25,14 +25,23 @@ type Recipe struct {
 	Supersedes  string        `json:"supersedes"` // hash of the recipe this one replaces, or ""
 }
 
-// Source is an archive to build from. Exactly one of Maven and URL is set.
+// Source is an archive to build from, or the tree of a commit. Exactly one of Maven,
+// URL and Git is set.
 type Source struct {
-	Maven  string          `json:"maven"`  // "group:artifact:version:classifier:extension"
-	URL    string          `json:"url"`    // where else the archive is
-	SHA256 artifact.SHA256 `json:"sha256"` // of the archive
-	Into   string          `json:"into"`   // folder to unpack into, absolute; "" is the working folder
-	Strip  int64           `json:"strip"`  // leading path segments to drop
+	Maven   string          `json:"maven"`             // "group:artifact:version:classifier:extension"
+	URL     string          `json:"url"`               // where else the archive is
+	Git     string          `json:"git,omitempty"`     // address of a repository
+	Tag     string          `json:"tag,omitempty"`     // by which people know the commit, and a repository that hides commits finds it
+	Commit  string          `json:"commit,omitempty"`  // of Git: 40 or 64 lower-case hexadecimal digits
+	SHA256  artifact.SHA256 `json:"sha256"`            // of the archive; of a commit, of its tree packed by the rule of modules/build/input/git
+	Into    string          `json:"into"`              // folder to unpack into, absolute; "" is the working folder
+	Strip   int64           `json:"strip"`             // leading path segments to drop
+	Newline string          `json:"newline,omitempty"` // NewlineCRLF: each line of a text file ends as on Windows
 }
+
+// NewlineCRLF is how a line ends in a release that was made on Windows. The other end
+// of a line is "", the plain line feed.
+const NewlineCRLF = "crlf"
 
 // Debian are packages of a Debian suite, verified from its signed InRelease.
 type Debian struct {
@@ -48,9 +57,10 @@ type Debian struct {
 type Environment struct {
 	Locale    string   `json:"locale"`
 	TimeZone  string   `json:"timeZone"`
-	Umask     string   `json:"umask"`     // octal, "022"
-	Variables []string `json:"variables"` // "NAME=value", sorted
-	WorkDir   string   `json:"workDir"`   // absolute
+	Umask     string   `json:"umask"`             // octal, "022"
+	Variables []string `json:"variables"`         // "NAME=value", sorted
+	WorkDir   string   `json:"workDir"`           // absolute
+	Newline   string   `json:"newline,omitempty"` // NewlineCRLF: what Java takes for the end of a line
 }
 
 // Output is a file to publish; or a family of files, whose name ends with a star
@@ -60,6 +70,11 @@ type Output struct {
 	File    string        `json:"file"`    // its published name
 	Package artifact.PURL `json:"package"` // the package it belongs to
 	Path    string        `json:"path"`    // where the commands leave it, relative to the working folder
+
+	// Reference is the digest, "sha256:…" or "sha512:…", of the file that upstream
+	// published under this name; "" where none is known. It is compared and told, and
+	// no condition of publishing.
+	Reference string `json:"reference,omitempty"`
 }
 
 // Image is the container image to publish: manifest, configuration, layers.
@@ -74,6 +89,9 @@ type Limits struct {
 	Disk    int64 `json:"disk"`    // bytes
 	Memory  int64 `json:"memory"`  // bytes
 	Seconds int64 `json:"seconds"` // of wall clock
+
+	CPUs      int64 `json:"cpus,omitempty"`      // thousandths of a processor; 0 is no limit
+	Processes int64 `json:"processes,omitempty"` // at once, threads counted; 0 is the engine's own limit
 }
 
 // ManifestFile is the file name under which an image's manifest is published.

@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"archive/zip"
 	"bufio"
+	"bytes"
 	"compress/bzip2"
 	"compress/gzip"
 	"encoding/binary"
@@ -23,21 +24,30 @@ import (
 // fill the disk.
 const maxUnpacked = 8 << 30
 
-// unpack packs the content of a source archive into the layer below the folder
-// into ("" is the layer's root), without its first strip path segments. The
-// archive's kind is read from name: .zip, .jar, .tar, .tar.gz, .tgz, .tar.bz2,
-// .tar.xz or .tar.zst.
+// unpacking is how an archive is unpacked.
+type unpacking struct {
+	into  string // folder; "" is the layer's root
+	strip int64  // leading path segments to drop
+	umask int64  // what files and folders may not have of 0777
+	crlf  bool   // lines of text files end as on Windows
+}
+
+// unpack packs the content of a source archive into the layer. The archive's kind is
+// read from name: .zip, .jar, .tar, .tar.gz, .tgz, .tar.bz2, .tar.xz or .tar.zst.
 //
-// Owner becomes root, a file's mode 0644 or 0755, a folder's 0755, every time
-// the layer's. Refused are paths that leave the folder, links that do, device
-// files, and a path twice.
-func (l *layerWriter) unpack(file *os.File, name, into string, strip int64) error {
-	if into != "" {
-		if err := l.folder(into, 0o755, 0, 0); err != nil {
+// Owner becomes root, a file's mode 0666 or 0777 and a folder's 0777 without the
+// umask, every time the layer's. Refused are paths that leave the folder, links that
+// do, device files, and a path twice.
+func (l *layerWriter) unpack(file *os.File, name string, how unpacking) error {
+	strip := how.strip
+	if how.into != "" {
+		if err := l.folder(how.into, 0o777&^how.umask, 0, 0); err != nil {
 			return err
 		}
 	}
-	u := unpacker{layer: l, into: into, strip: int(strip), room: maxUnpacked}
+	defer func(mode int64) { l.parents = mode }(l.parents)
+	l.parents = 0o777 &^ how.umask
+	u := unpacker{layer: l, unpacking: how, room: maxUnpacked}
 	if strip < 0 || strip > 64 {
 		return fmt.Errorf("%w: %s: strip = %d", errInput, name, strip)
 	}
@@ -57,9 +67,8 @@ func (l *layerWriter) unpack(file *os.File, name, into string, strip int64) erro
 }
 
 type unpacker struct {
+	unpacking
 	layer  *layerWriter
-	into   string
-	strip  int
 	room   int64
 	packed int
 }
@@ -74,7 +83,7 @@ func (u *unpacker) place(name string) (placed string, ok bool, err error) {
 		return "", false, fmt.Errorf("%w: path %.200q", errInput, name)
 	}
 	segments := strings.Split(clean, "/")
-	if len(segments) <= u.strip {
+	if int64(len(segments)) <= u.strip {
 		return "", false, nil
 	}
 	return path.Join(u.into, path.Join(segments[u.strip:]...)), true, nil
@@ -89,11 +98,39 @@ func (u *unpacker) take(name string, size int64) error {
 	return nil
 }
 
-func fileMode(executable bool) int64 {
+func (u *unpacker) folder(name string) error { return u.layer.folder(name, 0o777&^u.umask, 0, 0) }
+
+func (u *unpacker) regular(name string, executable bool, size int64, content io.Reader) error {
+	mode := 0o666 &^ u.umask
 	if executable {
-		return 0o755
+		mode = 0o777 &^ u.umask
 	}
-	return 0o644
+	if u.crlf && size <= maxText {
+		text, err := io.ReadAll(io.LimitReader(content, size))
+		if err != nil {
+			return fmt.Errorf("%w: %.200q: %w", errInput, name, err)
+		}
+		if int64(len(text)) != size {
+			return fmt.Errorf("%w: %.200q ends after %d of %d bytes", errInput, name, len(text), size)
+		}
+		text = withCRLF(text)
+		size, content = int64(len(text)), bytes.NewReader(text)
+	}
+	return u.layer.regular(name, mode, 0, 0, size, content)
+}
+
+// maxText bounds a text file whose lines get other ends; what is larger is no text.
+const maxText = 32 << 20
+
+// withCRLF ends each line as a checkout with core.autocrlf does: a file that has a zero
+// byte near its beginning is no text, and one that has a carriage return anywhere is
+// left as it is (git-config(1), convert.c's rule of what is safe to convert).
+func withCRLF(text []byte) []byte {
+	const looked = 8000 // as much as git looks at
+	if bytes.IndexByte(text[:min(len(text), looked)], 0) >= 0 || bytes.IndexByte(text, '\r') >= 0 {
+		return text
+	}
+	return bytes.ReplaceAll(text, []byte("\n"), []byte("\r\n"))
 }
 
 func (u *unpacker) link(name, target string) error {
@@ -131,7 +168,7 @@ func (u *unpacker) zipEntry(entry *zip.File) error {
 	mode := entry.Mode()
 	switch {
 	case strings.HasSuffix(entry.Name, "/") || mode.IsDir():
-		return u.layer.folder(name, 0o755, 0, 0)
+		return u.folder(name)
 	case mode&os.ModeSymlink == 0 && !mode.IsRegular():
 		return fmt.Errorf("%w: %.200q is neither file, folder nor link", errInput, entry.Name)
 	}
@@ -153,7 +190,7 @@ func (u *unpacker) zipEntry(entry *zip.File) error {
 		}
 		return u.link(name, string(target))
 	}
-	return u.layer.regular(name, fileMode(mode&0o111 != 0), 0, 0, int64(entry.UncompressedSize64), content)
+	return u.regular(name, mode&0o111 != 0, int64(entry.UncompressedSize64), content)
 }
 
 func (u *unpacker) compressedTar(file *os.File, name string) error {
@@ -186,7 +223,7 @@ func (u *unpacker) tarEntry(h *tar.Header, content io.Reader) error {
 	case tar.TypeXGlobalHeader:
 		return nil
 	case tar.TypeDir:
-		return u.layer.folder(name, 0o755, 0, 0)
+		return u.folder(name)
 	case tar.TypeSymlink:
 		return u.link(name, h.Linkname)
 	case tar.TypeLink:
@@ -203,7 +240,7 @@ func (u *unpacker) tarEntry(h *tar.Header, content io.Reader) error {
 		if err := u.take(h.Name, h.Size); err != nil {
 			return err
 		}
-		return u.layer.regular(name, fileMode(h.Mode&0o111 != 0), 0, 0, h.Size, content)
+		return u.regular(name, h.Mode&0o111 != 0, h.Size, content)
 	default:
 		return fmt.Errorf("%w: %.200q is neither file, folder nor link", errInput, h.Name)
 	}

@@ -69,10 +69,11 @@ type Limits struct {
 	// fewest builds of this engine; with none reachable it fails.
 	Addresses []string
 
-	// Memory and Time bound every build, whatever its recipe allows. Bytes; 0 is
-	// no bound.
+	// Memory, Time and CPUs bound every build, whatever its recipe allows. Bytes, and
+	// thousandths of a processor; 0 is no bound.
 	Memory int64
 	Time   time.Duration
+	CPUs   int64
 }
 
 // Engine implements build.Engine. It is safe for concurrent use and holds
@@ -194,6 +195,10 @@ func (e *Engine) run(ctx context.Context, job build.Job, relay *relayPlan, do fu
 	p := newPlan(job, scratch)
 	p.cgroup, p.relay, p.log = e.config.CgroupParent, relay, newProgress(job.Log)
 	p.limits = llb.LinuxResources{Memory: memory, MemorySwap: memory} // together: no swap
+	if cpus := lower(job.Recipe.Limits.CPUs, limits.CPUs); cpus > 0 {
+		const period = 100_000 // microseconds, the kernel's own default
+		p.limits.CPUPeriod, p.limits.CPUQuota = period, cpus*period/1000
+	}
 
 	c, release, err := e.connect(ctx, limits.Addresses)
 	if err != nil {
@@ -235,19 +240,17 @@ func (e *Engine) explain(ctx context.Context, p *plan, err error) error {
 }
 
 func (l Limits) time(job build.Job) time.Duration {
-	limit := time.Duration(job.Recipe.Limits.Seconds) * time.Second
-	if l.Time > 0 && (limit <= 0 || limit > l.Time) {
-		limit = l.Time
-	}
-	return limit
+	return time.Duration(lower(job.Recipe.Limits.Seconds*int64(time.Second), int64(l.Time)))
 }
 
-func (l Limits) memory(job build.Job) int64 {
-	limit := job.Recipe.Limits.Memory
-	if l.Memory > 0 && (limit <= 0 || limit > l.Memory) {
-		limit = l.Memory
+func (l Limits) memory(job build.Job) int64 { return lower(job.Recipe.Limits.Memory, l.Memory) }
+
+// lower is the lower one of two bounds, of which 0 or less is none.
+func lower(a, b int64) int64 {
+	if a <= 0 || b > 0 && b < a {
+		a = b
 	}
-	return max(limit, 0)
+	return max(a, 0)
 }
 
 // connect takes the least busy buildkitd that answers.

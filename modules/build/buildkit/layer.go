@@ -46,6 +46,7 @@ type layerWriter struct {
 	counter *countWriter
 	mtime   time.Time
 	packed  map[string]*tar.Header // by path
+	parents int64                  // mode of folders that nothing names but what is below them
 	room    int64                  // bytes that files may still take
 	copy    []byte
 }
@@ -69,7 +70,7 @@ func newLayer(folder string, mtime int64) (*layerWriter, error) {
 	}
 	l := &layerWriter{
 		file: file, hash: sha256.New(), mtime: time.Unix(mtime, 0).UTC(),
-		packed: map[string]*tar.Header{}, room: maxLayerBytes, copy: make([]byte, copyBuffer),
+		packed: map[string]*tar.Header{}, parents: 0o755, room: maxLayerBytes, copy: make([]byte, copyBuffer),
 	}
 	l.buffer = bufio.NewWriterSize(io.MultiWriter(file, l.hash), copyBuffer)
 	l.counter = &countWriter{Writer: l.buffer}
@@ -124,7 +125,7 @@ func (l *layerWriter) admit(name string) error {
 		return fmt.Errorf("%w: %.200q is there twice", errInput, name)
 	}
 	if parent := path.Dir(name); parent != "." {
-		return l.folder(parent, 0o755, 0, 0)
+		return l.folder(parent, l.parents, 0, 0)
 	}
 	return nil
 }

@@ -220,7 +220,7 @@ func TestUnpack(t *testing.T) {
 		archives["p.tar"+ending] = compressed(t, ending, makeTar(t, members))
 	}
 	for name, data := range archives {
-		b, err := packLayer(t.TempDir(), 5, func(l *layerWriter) error { return l.unpack(write(t, data), name, "work", 1) })
+		b, err := packLayer(t.TempDir(), 5, func(l *layerWriter) error { return l.unpack(write(t, data), name, unpacking{into: "work", strip: 1, umask: 0o022}) })
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -262,7 +262,7 @@ func TestUnpackRefuses(t *testing.T) {
 			archives["p.zip"] = makeZip(t, test.members)
 		}
 		for name, data := range archives {
-			_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, data), name, "work", 0) })
+			_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, data), name, unpacking{into: "work", umask: 0o022}) })
 			if !errors.Is(err, errInput) {
 				t.Errorf("%s, %s: %v, want a refusal", test.name, name, err)
 			}
@@ -273,13 +273,13 @@ func TestUnpackRefuses(t *testing.T) {
 		"p.zip": good, "p.tar.gz": good, "p.tar.xz": good, "p.tar.zst": good, "p.tar.bz2": good,
 		"p.tar": good[:300], "p.7z": good, "p": good, "cut.tar.gz": compressed(t, ".gz", good)[:40],
 	} {
-		_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, data), name, "work", 0) })
+		_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, data), name, unpacking{into: "work", umask: 0o022}) })
 		if !errors.Is(err, errInput) {
 			t.Errorf("broken %s: %v, want a refusal", name, err)
 		}
 	}
 	for _, strip := range []int64{-1, 65, 2} {
-		_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, good), "p.tar", "work", strip) })
+		_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, good), "p.tar", unpacking{into: "work", strip: strip, umask: 0o022}) })
 		if !errors.Is(err, errInput) {
 			t.Errorf("strip %d: %v, want a refusal", strip, err)
 		}
@@ -297,7 +297,7 @@ func TestBomb(t *testing.T) {
 	if err := archive.Flush(); err == nil {
 		t.Fatal("the member is complete")
 	}
-	_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, b.Bytes()), "p.tar", "", 0) })
+	_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, b.Bytes()), "p.tar", unpacking{umask: 0o022}) })
 	if !errors.Is(err, errInput) || !strings.Contains(err.Error(), "larger than") {
 		t.Errorf("%v, want a refusal for its size", err)
 	}
@@ -333,7 +333,7 @@ func TestSparse(t *testing.T) {
 		sum += int64(c)
 	}
 	copy(data[148:156], fmt.Sprintf("%06o\x00 ", sum))
-	_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, data), "p.tar", "", 0) })
+	_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, data), "p.tar", unpacking{umask: 0o022}) })
 	if !errors.Is(err, errInput) || !strings.Contains(err.Error(), "sparse") {
 		t.Errorf("%v, want a refusal of a sparse file", err)
 	}
@@ -385,7 +385,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Add(compressed(f, ".xz", makeTar(f, members)), "a.tar.xz")
 	f.Add(makeTar(f, []member{{name: "../x", content: "x", kind: tar.TypeReg}}), "a.tar")
 	f.Fuzz(func(t *testing.T, data []byte, name string) {
-		b, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, data), name, "work", 0) })
+		b, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, data), name, unpacking{into: "work", umask: 0o022}) })
 		if err != nil {
 			if !errors.Is(err, errInput) {
 				t.Fatalf("an input's fault looks like ours: %v", err)
@@ -414,4 +414,55 @@ func FuzzUnpack(f *testing.F) {
 			}
 		}
 	})
+}
+
+// TestUnpackAsCheckedOut: modes follow the recipe's umask, and lines end as on Windows
+// where the source says so; what is no text, or has such ends already, stays.
+func TestUnpackAsCheckedOut(t *testing.T) {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for name, content := range map[string]string{
+		"p/text": "one\ntwo\n", "p/binary": "one\n\x00two\n", "p/windows": "one\r\ntwo\n", "p/empty": "",
+	} {
+		if err := w.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: 0o755, Size: int64(len(content))}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := io.WriteString(w, content); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	layer, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error {
+		return l.unpack(write(t, b.Bytes()), "p.tar", unpacking{into: "work", strip: 1, umask: 0o002, crlf: true})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	file, err := layer.open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	want := map[string]string{
+		"work/": "", "work/text": "one\r\ntwo\r\n", "work/binary": "one\n\x00two\n", "work/windows": "one\r\ntwo\n", "work/empty": "",
+	}
+	for r := tar.NewReader(file); ; {
+		h, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		content, readErr := io.ReadAll(r)
+		if err != nil || readErr != nil {
+			t.Fatal(err, readErr)
+		}
+		if text, known := want[h.Name]; !known || text != string(content) || h.Mode != 0o775 {
+			t.Errorf("%s: mode %o, %q", h.Name, h.Mode, content)
+		}
+		delete(want, h.Name)
+	}
+	if len(want) > 0 {
+		t.Errorf("not packed: %v", want)
+	}
 }

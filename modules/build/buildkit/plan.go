@@ -30,6 +30,7 @@ const (
 	mavenSettings   = "root/.m2/settings.xml"
 	defaultPath     = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 	defaultWorkDir  = "/work"
+	defaultUmask    = 0o022
 
 	relayMount   = "/run/pyrsia"
 	relayProgram = relayMount + "/relay"
@@ -174,6 +175,11 @@ func (p *plan) variables(image []string) []string {
 	if r.Environment.TimeZone != "" {
 		variables = append(variables, "TZ="+r.Environment.TimeZone)
 	}
+	if r.Environment.Newline == record.NewlineCRLF {
+		// Java reads the property once, before any program can set it; quoted, the
+		// two characters survive the splitting into words.
+		variables = append(variables, "JAVA_TOOL_OPTIONS=-Dline.separator='\r\n'")
+	}
 	return append(variables, r.Environment.Variables...)
 }
 
@@ -200,7 +206,7 @@ func (p *plan) steps() []Step {
 
 func (p *plan) umask() string {
 	if p.job.Recipe.Environment.Umask == "" {
-		return "umask 022\n"
+		return fmt.Sprintf("umask %03o\n", defaultUmask)
 	}
 	return "umask " + p.job.Recipe.Environment.Umask + "\n"
 }
@@ -217,6 +223,9 @@ func (p *plan) step(name, script string) ([]llb.RunOption, error) {
 	}
 	if disk := p.job.Recipe.Limits.Disk; disk > 0 {
 		options = append(options, llb.AddUlimit(llb.UlimitFsize, disk, disk))
+	}
+	if n := p.job.Recipe.Limits.Processes; n > 0 {
+		options = append(options, llb.AddUlimit(llb.UlimitNproc, n, n))
 	}
 	if p.relay != nil {
 		arguments = append(append([]string{relayProgram}, p.relay.program[1:]...), append([]string{mirrorSocket, MirrorAddress, "--"}, arguments...)...)
@@ -236,7 +245,7 @@ func (p *plan) step(name, script string) ([]llb.RunOption, error) {
 // unpackSources packs the recipe's sources, each unpacked where it belongs.
 func (p *plan) unpackSources(l *layerWriter) error {
 	if work := strings.TrimPrefix(path.Clean(p.workDir()), "/"); work != "" {
-		if err := l.folder(work, 0o755, 0, 0); err != nil {
+		if err := l.folder(work, 0o777&^p.modes(), 0, 0); err != nil {
 			return err
 		}
 	}
@@ -249,23 +258,36 @@ func (p *plan) unpackSources(l *layerWriter) error {
 		if into == "" {
 			into = p.workDir()
 		}
-		if err := unpackOne(l, s, name, strings.TrimPrefix(path.Clean(into), "/"), p.job.Open); err != nil {
+		if err := unpackOne(l, s, name, strings.TrimPrefix(path.Clean(into), "/"), p.modes(), p.job.Open); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func unpackOne(l *layerWriter, s record.Source, name, into string, open func(artifact.SHA256) (*os.File, error)) error {
+// modes is the umask that unpacked sources have: archivers put a file's mode into what
+// they make, and a person who unpacked the source has the umask of the build.
+func (p *plan) modes() int64 {
+	umask, err := strconv.ParseInt(p.job.Recipe.Environment.Umask, 8, 64)
+	if err != nil {
+		return defaultUmask
+	}
+	return umask
+}
+
+func unpackOne(l *layerWriter, s record.Source, name, into string, umask int64, open func(artifact.SHA256) (*os.File, error)) error {
 	file, err := open(s.SHA256)
 	if err != nil {
 		return fmt.Errorf("open source %s: %w", name, err)
 	}
 	defer file.Close()
-	return l.unpack(file, name, into, s.Strip)
+	return l.unpack(file, name, unpacking{into: into, strip: s.Strip, umask: umask, crlf: s.Newline == record.NewlineCRLF})
 }
 
 func sourceName(s record.Source) (string, error) {
+	if s.Git != "" {
+		return s.Commit + ".tar", nil
+	}
 	if s.Maven == "" {
 		return path.Base(s.URL), nil
 	}

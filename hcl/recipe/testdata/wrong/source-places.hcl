@@ -1,0 +1,16 @@
+recipe "pkg:maven/org.acme/thing@1.0" {
+  builder   = "pkg:docker/acme/jdk@21"
+  timestamp = "2025-01-01T00:00:00Z"
+  commands  = ["make"]
+
+  source {
+    maven  = "org.acme:thing:1.0:src:zip"
+    git    = "https://source.example/thing.git"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    sha256 = "03820ab800fd58fc3b1a9d07799de4060002f249d4783135765857fd3163fa09"
+  }
+
+  output "thing-1.0.jar" {
+    path = "thing.jar"
+  }
+}
