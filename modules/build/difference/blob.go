@@ -35,6 +35,9 @@ func (b *blob) head(n int64) ([]byte, error) { return b.at(0, n) }
 // at is what stands at an offset, and at most n bytes of it.
 func (b *blob) at(offset, n int64) ([]byte, error) {
 	data := make([]byte, max(0, min(n, b.size-offset)))
+	if len(data) == 0 {
+		return data, nil
+	}
 	got, err := b.ReadAt(data, offset)
 	if got == len(data) {
 		return data, nil
@@ -58,6 +61,9 @@ type watched struct {
 func (w *watched) ReadAt(p []byte, offset int64) (int, error) {
 	if err := w.c.alive(); err != nil {
 		return 0, err
+	}
+	if offset < 0 || offset > w.size {
+		return 0, fmt.Errorf("read at %d of %d bytes: %w", offset, w.size, io.ErrUnexpectedEOF) // by what an archive claims
 	}
 	n, err := w.from.ReadAt(p, offset)
 	if n == len(p) {

@@ -426,4 +426,4 @@ func fieldOrder(l, r []field, i, j int) int {
 	return cmp.Compare(l[i].name, r[j].name)
 }
 
-func bytesOf(n int64) string { return fmt.Sprintf("%d bytes", n) }
+func bytesOf(n int64) string { return plural(n, "byte", "bytes") }

@@ -70,8 +70,8 @@ type textRule struct {
 // textRules are applied in this order.
 var textRules = []textRule{
 	{LineEndings, always, unixLines},
-	{ManifestAttributes, isManifest, withoutNoise},
 	{ManifestOrder, isManifest, sortedManifest},
+	{ManifestAttributes, isManifest, withoutNoise},
 	{PropertiesComment, isProperties, withoutComments},
 }
 
@@ -81,7 +81,7 @@ func isManifest(path string) bool { return strings.HasSuffix(path, "!/META-INF/M
 
 func isProperties(name string) bool { return path.Base(name) == "pom.properties" }
 
-// needed are the rules without any of which two texts are not equal. There are
+// neededRules are the rules without any of which two texts are not equal. There are
 // none if all of them do not make the texts equal.
 func neededRules(path string, l, r []byte) []Rule {
 	var rules []textRule
@@ -93,7 +93,8 @@ func neededRules(path string, l, r []byte) []Rule {
 	if !equalBy(rules, l, r) {
 		return nil
 	}
-	// The narrower ones stand last and are left out first.
+	// Those that leave the most out of account stand last and are tried to be done
+	// without first.
 	for i := len(rules) - 1; i >= 0; i-- {
 		if without := slices.Delete(slices.Clone(rules), i, i+1); equalBy(without, l, r) {
 			rules = without

@@ -42,7 +42,7 @@ func (r *Report) String() string {
 	return b.String()
 }
 
-func plural(n int, one, many string) string {
+func plural[number int | int64](n number, one, many string) string {
 	if n == 1 {
 		return "1 " + one
 	}
@@ -154,7 +154,7 @@ func (p *page) content(c *Content) {
 	if c.LeftSize != c.RightSize {
 		sizes = fmt.Sprintf("%d and %s", c.LeftSize, bytesOf(c.RightSize))
 	}
-	p.line(4, "%s; %d differ, the first at %d (%#x)", sizes, c.Differing, c.First, c.First)
+	p.line(4, "%s; %s, the first at %d (%#x)", sizes, plural(c.Differing, "byte differs", "bytes differ"), c.First, c.First)
 	for _, rule := range c.Rules {
 		p.line(4, "equal by the rule %s", rule)
 	}
