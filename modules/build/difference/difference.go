@@ -289,7 +289,7 @@ func (c *comparison) members(path string, l, r *tree, at level) error {
 	}
 	slices.Sort(names)
 	for _, name := range names {
-		e := &Entry{Path: path + "!/" + strings.TrimPrefix(name, "/")}
+		e := &Entry{Path: path + "!/" + name}
 		lm, rm := l.member(name), r.member(name)
 		if err := c.member(e, lm, rm, at); err != nil {
 			return err

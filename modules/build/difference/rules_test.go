@@ -7,6 +7,7 @@ import (
 	"compress/flate"
 	"compress/gzip"
 	"encoding/base64"
+	"encoding/binary"
 	"slices"
 	"testing"
 	"time"
@@ -75,6 +76,11 @@ func TestRules(t *testing.T) {
 		{"zip link", plain, zipOf(t, zf{name: "a", content: words(300), method: zip.Deflate, mode: 0o120777}), Different, []Rule{ZipAttributes}},
 		{"zip layout", zipOf(t, zf{name: "a", content: "x", plain: true}), localTime(zipOf(t, zf{name: "a", content: "x", plain: true})), NormalisedEqual, []Rule{ZipLayout}},
 		{"zip start script", plain, append([]byte("#!/bin/sh\n"), plain...), Different, nil},
+		{"zip long start script", append(script(200_000, 'a'), plain...), append(script(200_000, 'b'), plain...), Different, nil},
+		{"zip bytes before its directory", plain, beforeDirectory(plain, "hidden"), Different, nil},
+		{"zip descriptor", zipOf(t, zf{name: "a", content: "x", plain: true}), zipOf(t, zf{name: "a", content: "x"}), NormalisedEqual, []Rule{ZipAttributes, ZipLayout, ZipTimes}},
+		{"zip local method", plain, damaged(plain, "PK\x03\x04", 8, 0), Different, nil},
+		{"zip folder and device", zipOf(t, zf{name: "a", mode: 0o040755}), zipOf(t, zf{name: "a", mode: 0o020755}), Different, []Rule{ZipAttributes}},
 		{"zip local name", plain, bytes.Replace(plain, []byte("a"), []byte("b"), 1), Different, nil},
 		{"zip content", jar("a", "1"), jar("a", "2"), Different, nil},
 		{"zip one more", jar("a", "1"), zipOf(t, file("a", "1"), file("b", "")), Different, nil},
@@ -113,6 +119,10 @@ func TestRules(t *testing.T) {
 		{"tar link", tarred(tar.Header{Typeflag: tar.TypeReg}), tarOf(t, tar.Header{Name: "a", Typeflag: tar.TypeSymlink, Linkname: "b"}, ""), Different, nil},
 		{"tar kind", tarOf(t, tar.Header{Name: "a", Typeflag: tar.TypeFifo}, ""), tarOf(t, tar.Header{Name: "a", Typeflag: tar.TypeCont}, ""), Different, nil},
 		{
+			"tar content of a kind nobody knows", tarOf(t, tar.Header{Name: "a", Typeflag: 'Z'}, "a"),
+			tarOf(t, tar.Header{Name: "a", Typeflag: 'Z'}, "b"), Different, nil,
+		},
+		{
 			"tar attribute", tarred(tar.Header{PAXRecords: map[string]string{"SCHILY.xattr.user.a": "1"}}),
 			tarred(tar.Header{PAXRecords: map[string]string{"SCHILY.xattr.user.a": "2"}}), Different, nil,
 		},
@@ -136,6 +146,20 @@ func TestRules(t *testing.T) {
 			}
 		})
 	}
+}
+
+// script is a start script of so many bytes.
+func script(n int, c byte) []byte {
+	return append([]byte("#!/bin/sh\n"), bytes.Repeat([]byte{c}, n)...)
+}
+
+// beforeDirectory puts bytes where no program that unpacks a zip looks.
+func beforeDirectory(archive []byte, hidden string) []byte {
+	at := bytes.Index(archive, []byte("PK\x01\x02"))
+	out := slices.Concat(archive[:at], []byte(hidden), archive[at:])
+	end := bytes.LastIndex(out, []byte("PK\x05\x06"))
+	binary.LittleEndian.PutUint32(out[end+16:], uint32(at+len(hidden)))
+	return out
 }
 
 // localTime changes the time in the first local header alone.

@@ -61,6 +61,10 @@ func tarType(flag byte) string {
 	return fmt.Sprintf("type %q", flag)
 }
 
+// contentless are the kinds after whose header the next one follows, whatever size
+// they claim. Others have a content, also where nobody knows what they are.
+var contentless = []byte{tar.TypeLink, tar.TypeSymlink, tar.TypeChar, tar.TypeBlock, tar.TypeDir, tar.TypeFifo, tar.TypeXGlobalHeader}
+
 // told are the PAX records that the library moves into the header.
 var told = []string{"path", "linkpath", "size", "uid", "gid", "uname", "gname", "mtime", "atime", "ctime"}
 
@@ -97,6 +101,9 @@ func openTar(_ *comparison, b *blob) (*tree, error) {
 // tarMember takes the entry whose content begins at an offset.
 func (t *tree) tarMember(h *tar.Header, b *blob, offset int64) error {
 	m := member{name: h.Name, size: h.Size, fields: read(tarFields, h)}
+	if h.Typeflag == tar.TypeGNUSparse {
+		return fmt.Errorf("%.200q is a sparse file", h.Name)
+	}
 	for _, key := range slices.Sorted(maps.Keys(h.PAXRecords)) {
 		if strings.HasPrefix(key, "GNU.sparse.") {
 			return fmt.Errorf("%.200q is a sparse file", h.Name)
@@ -105,7 +112,7 @@ func (t *tree) tarMember(h *tar.Header, b *blob, offset int64) error {
 			m.fields = append(m.fields, field{name: "record " + key, value: h.PAXRecords[key]})
 		}
 	}
-	if h.Typeflag == tar.TypeReg {
+	if !slices.Contains(contentless, h.Typeflag) {
 		if h.Size < 0 || h.Size > b.size-offset {
 			return fmt.Errorf("%.200q goes on beyond the end of the archive", h.Name)
 		}

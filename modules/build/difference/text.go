@@ -37,7 +37,11 @@ func (c *comparison) plain(e *Entry, l, r *blob, s scan) error {
 		return classVersions(e, l, r)
 	}
 	e.Content.Rules = neededRules(e.Path, lt, rt)
-	if c.real.count < c.limits.Entries { // or nobody would see the lines
+	kept := &c.real
+	if len(e.Content.Rules) > 0 {
+		kept = &c.explained
+	}
+	if kept.count < c.limits.Entries { // or nobody would see the lines
 		e.Content.lines(lt, rt, c.limits.Lines)
 	}
 	return nil

@@ -33,6 +33,9 @@ var zipFields = []stabiliser[*zipEntry]{
 	{"type", "", func(e *zipEntry) (string, string) { return zipType(e.Mode()), "" }},
 	{"encrypted", "", func(e *zipEntry) (string, string) { return fmt.Sprint(e.Flags&1 != 0), "" }},
 	{"local name", "", func(e *zipEntry) (string, string) { return otherThan(e.Name, e.localName()), "" }},
+	{"local method", "", func(e *zipEntry) (string, string) {
+		return otherThan(zipMethod(e.Method), zipMethod(binary.LittleEndian.Uint16(e.local[8:]))), ""
+	}},
 	{"modified", ZipTimes, func(e *zipEntry) (string, string) { return e.Modified.Format("2006-01-02T15:04:05Z07:00"), "" }},
 	{"time fields", ZipTimes, func(e *zipEntry) (string, string) {
 		central, _ := splitExtra(e.Extra)
@@ -83,8 +86,9 @@ func zipMethod(method uint16) string {
 	return fmt.Sprintf("method %d", method)
 }
 
-func otherThan(name, local string) string {
-	if name == local {
+// otherThan is what the local header says, if it contradicts the directory.
+func otherThan(central, local string) string {
+	if central == local {
 		return ""
 	}
 	return local
