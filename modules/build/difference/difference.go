@@ -304,7 +304,7 @@ func (c *comparison) member(e *Entry, l, r *member, at level) error {
 		only(e, l, r)
 		return nil
 	}
-	e.Fields = append(e.Fields, differing(l.fields, r.fields)...)
+	e.Fields = append(e.Fields, differing(l.fields(), r.fields())...)
 	if l.open == nil || r.open == nil {
 		return nil
 	}
@@ -316,7 +316,7 @@ func (c *comparison) member(e *Entry, l, r *member, at level) error {
 		return err
 	}
 	// Only now: where the contents differ, so do their checksum and compressed bytes.
-	packed := differing(l.packed, r.packed)
+	packed := l.repacked(r)
 	if l.stored != nil && len(packed) == 0 {
 		packed = []Field{{Name: "compressed", Left: bytesOf(l.stored.size), Right: bytesOf(r.stored.size), Rule: ZipCompression}}
 	}
@@ -356,7 +356,7 @@ func (c *comparison) opened(e *Entry, l, r *member, at level) (same bool, err er
 
 // same tells without decompressing that two members hold the same.
 func (c *comparison) same(l, r *member) (bool, error) {
-	if l.stored == nil || r.stored == nil || l.stored.size != r.stored.size || len(differing(l.packed, r.packed)) > 0 {
+	if l.stored == nil || r.stored == nil || l.stored.size != r.stored.size || len(l.repacked(r)) > 0 {
 		return false, nil
 	}
 	s, err := scanInto(l.stored, r.stored, io.Discard, io.Discard)
@@ -367,7 +367,7 @@ func (c *comparison) same(l, r *member) (bool, error) {
 // makes such equal, not even where the stored bytes are.
 func (c *comparison) stored(e *Entry, l, r *member) error {
 	e.What = Contents
-	e.Fields = append(e.Fields, differing(l.packed, r.packed)...)
+	e.Fields = append(e.Fields, l.repacked(r)...)
 	s, err := scanInto(l.stored, r.stored, io.Discard, io.Discard)
 	if err != nil || s.equal {
 		return err
@@ -375,6 +375,14 @@ func (c *comparison) stored(e *Entry, l, r *member) error {
 	err = c.plain(e, l.stored, r.stored, s)
 	e.Content.Rules = nil
 	return err
+}
+
+// repacked are the fields about the stored bytes that differ.
+func (m *member) repacked(other *member) []Field {
+	if m.packed == nil || other.packed == nil {
+		return nil
+	}
+	return differing(m.packed(), other.packed())
 }
 
 // exhausted is the error, if it is that nothing more may be decompressed.

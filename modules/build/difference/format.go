@@ -96,9 +96,9 @@ func (t *tree) member(name string) *member {
 type member struct {
 	name   string
 	size   int64
-	fields []field // sorted by name
-	packed []field // about the stored bytes, so that they differ where the content does
-	stored *blob   // as it stands in the archive; nil where that is the content
+	fields func() []field // sorted by name; read when needed, since most entries of most archives are equal
+	packed func() []field // about the stored bytes, so that they differ where the content does
+	stored *blob          // as it stands in the archive; nil where that is the content
 
 	// open gives the content; it is nil for what has none, such as a folder.
 	open func(*comparison) (*blob, error)
@@ -130,13 +130,7 @@ func (t *tree) add(m member) error {
 	if _, twice := t.byName[m.name]; twice {
 		return fmt.Errorf("two entries have the name %.200q", m.name)
 	}
-	sortFields(m.fields)
-	sortFields(m.packed)
-	t.text += len(m.name)
-	for _, f := range slices.Concat(m.fields, m.packed) {
-		t.text += len(f.value) + len(f.normal)
-	}
-	if len(t.members) == maxMembers || t.text > maxIndexText {
+	if t.text += len(m.name); len(t.members) == maxMembers || t.text > maxIndexText {
 		return errIndex
 	}
 	if t.byName == nil {

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"maps"
 	"slices"
 	"strings"
 )
@@ -21,7 +20,7 @@ type stabiliser[entry any] struct {
 	read  func(entry) (value, normal string)
 }
 
-// read applies a table of stabilisers to an entry.
+// read applies a table of stabilisers to an entry, and sorts what it gives by name.
 func read[entry any](table []stabiliser[entry], e entry) []field {
 	fields := make([]field, 0, len(table))
 	for _, s := range table {
@@ -29,6 +28,7 @@ func read[entry any](table []stabiliser[entry], e entry) []field {
 		f.value, f.normal = s.read(e)
 		fields = append(fields, f)
 	}
+	sortFields(fields)
 	return fields
 }
 
@@ -100,17 +100,16 @@ func openTar(_ *comparison, b *blob) (*tree, error) {
 
 // tarMember takes the entry whose content begins at an offset.
 func (t *tree) tarMember(h *tar.Header, b *blob, offset int64) error {
-	m := member{name: h.Name, size: h.Size, fields: read(tarFields, h)}
+	m := member{name: h.Name, size: h.Size, fields: func() []field { return tarMetadata(h) }}
+	t.text += len(h.Linkname) + len(h.Uname) + len(h.Gname)
 	if h.Typeflag == tar.TypeGNUSparse {
 		return fmt.Errorf("%.200q is a sparse file", h.Name)
 	}
-	for _, key := range slices.Sorted(maps.Keys(h.PAXRecords)) {
+	for key, value := range h.PAXRecords {
 		if strings.HasPrefix(key, "GNU.sparse.") {
 			return fmt.Errorf("%.200q is a sparse file", h.Name)
 		}
-		if !slices.Contains(told, key) {
-			m.fields = append(m.fields, field{name: "record " + key, value: h.PAXRecords[key]})
-		}
+		t.text += len(key) + len(value)
 	}
 	if !slices.Contains(contentless, h.Typeflag) {
 		if h.Size < 0 || h.Size > b.size-offset {
@@ -119,6 +118,17 @@ func (t *tree) tarMember(h *tar.Header, b *blob, offset int64) error {
 		m.open = func(*comparison) (*blob, error) { return b.part(offset, h.Size), nil }
 	}
 	return t.add(m)
+}
+
+func tarMetadata(h *tar.Header) []field {
+	fields := read(tarFields, h)
+	for key, value := range h.PAXRecords {
+		if !slices.Contains(told, key) {
+			fields = append(fields, field{name: "record " + key, value: value})
+		}
+	}
+	sortFields(fields)
+	return fields
 }
 
 // remainder looks at what follows a tar's end. That is zeros, and how many is the

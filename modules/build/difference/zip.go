@@ -318,7 +318,8 @@ func (s *stray) before(b *blob, from, to int64) ([]byte, error) {
 func (t *tree) zipMember(b *blob, e *zipEntry, data int64) error {
 	m := member{
 		name: e.Name, size: int64(min(e.UncompressedSize64, 1<<62)),
-		fields: read(zipFields, e), packed: read(zipPacked, e),
+		fields: func() []field { return read(zipFields, e) },
+		packed: func() []field { return read(zipPacked, e) },
 		stored: b.part(data, int64(e.CompressedSize64)),
 		open:   func(c *comparison) (*blob, error) { return c.unzip(e.File) },
 	}
