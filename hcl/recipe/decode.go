@@ -117,7 +117,7 @@ const (
 	defaultWorkDir  = "/build"
 	defaultMemory   = 4 << 30
 	defaultDisk     = 16 << 30
-	defaultTime     = 2 * time.Hour
+	defaultTime     = time.Hour
 )
 
 func (d *decoder) recipe(block *hcl.Block) *record.Recipe {

@@ -155,7 +155,7 @@ recipe "pkg:generic/thing@1" {
   limits {
     memory = "4096MiB"
     disk   = "16GiB"
-    time   = "120m"
+    time   = "60m"
   }
 }`)
 	if short.Hash() != long.Hash() {
