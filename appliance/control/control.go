@@ -390,6 +390,11 @@ type Build struct {
 	Members  []Vote        `json:"members"`
 	Majority int           `json:"majority"`
 	Height   int64         `json:"height"` // of the block that published it; -1 before
+
+	// Reference sums up those of the outputs: "different" if one is, else "equal" if
+	// one is, else "absent"; "" where this node did not compare.
+	Reference string `json:"reference,omitempty"`
+
 	Asked    time.Time     `json:"asked"`
 	Changed  time.Time     `json:"changed"`
 	Deadline time.Time     `json:"deadline"`
@@ -436,6 +441,10 @@ type Output struct {
 	MediaType string              `json:"mediaType,omitempty"`
 	File      artifact.Descriptor `json:"file"` // of the leading or published result
 	Members   []OutputVote        `json:"members"`
+
+	// Reference is this node's own output compared with the file that upstream
+	// released: "equal", "different" or "absent"; "" where it did not compare.
+	Reference string `json:"reference,omitempty"`
 }
 
 // OutputVote is a member's digest of one output.

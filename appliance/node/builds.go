@@ -108,6 +108,7 @@ func (n *Node) attemptBuild(a *ledger.Attempt, r publish.Request) control.Build 
 	if a.Status == ledger.StatusPublished {
 		b.Height = a.PublishHeight
 	}
+	b.Reference = summed(n.references(a.ID))
 	return b
 }
 
@@ -401,7 +402,9 @@ func (n *Node) outputs(a *ledger.Attempt) ([]control.Output, error) {
 		}
 	}
 	outputs := make([]control.Output, 0, len(byName))
+	references := n.references(a.ID)
 	for _, output := range byName {
+		output.Reference = references[output.Name]
 		for i := range output.Members {
 			output.Members[i].Equal = output.Members[i].File == output.File
 		}

@@ -200,6 +200,14 @@ func (i inputs) Hold(ctx context.Context, recipe *record.Recipe, lock *record.Lo
 	return declined(i.keeper.Hold(ctx, recipe, lock, progressLines(log)))
 }
 
+func (i inputs) Reference(ctx context.Context, name artifact.Name) (artifact.Descriptor, error) {
+	d, err := i.keeper.Reference(ctx, name)
+	if errors.Is(err, input.ErrAbsent) {
+		return d, fmt.Errorf("%w: %w", publish.ErrNoReference, err)
+	}
+	return d, err
+}
+
 // declined says in publish's words that trying again does not help.
 func declined(err error) error {
 	if errors.Is(err, input.ErrPoisoned) {

@@ -20,13 +20,15 @@ const (
 	classBuild class = iota
 	classHold
 	classResolve
+	classReference
 )
 
 // How much is under way at once: of the locks that one asker wants held, so that a
 // slow one keeps no other waiting, and of this node's own.
 const (
-	maxHolds    = 1
-	maxResolves = 2
+	maxHolds      = 1
+	maxResolves   = 2
+	maxReferences = 1
 )
 
 // maxTries is how often work is tried before it rests with its log; a recipe
@@ -92,7 +94,7 @@ func (m *Member) start(ctx context.Context, running *sync.WaitGroup, key string,
 }
 
 func (m *Member) busy(class class, asker string) bool {
-	limit, n := [...]int{classBuild: max(m.limits.Load().Parallel, 1), classHold: maxHolds, classResolve: maxResolves}[class], 0
+	limit, n := [...]int{classBuild: max(m.limits.Load().Parallel, 1), classHold: maxHolds, classResolve: maxResolves, classReference: maxReferences}[class], 0
 	for _, j := range m.jobs {
 		if j.running && j.class == class && j.asker == asker {
 			n++

@@ -83,6 +83,9 @@ type Inputs interface {
 	Resolve(ctx context.Context, recipe *record.Recipe, job build.Job) (*record.Lock, error)
 	// Hold gets every file of the lock, by its proof, into the store.
 	Hold(ctx context.Context, recipe *record.Recipe, lock *record.Lock, log io.Writer) error
+	// Reference gets the file that this node's own upstream has under a name into the
+	// store, or an error that wraps ErrNoReference.
+	Reference(ctx context.Context, name artifact.Name) (artifact.Descriptor, error)
 }
 
 // Peers fetch a file that the log or a member vouches for into the store.
@@ -734,6 +737,7 @@ func (m *Member) driveAttempt(ctx context.Context, running *sync.WaitGroup, a *l
 	if !m.builds(a.Attempt.Platform) || a.Attempt.Engine != m.engine.Name() || m.chain.Younger(m.Identity, a) {
 		return true
 	}
+	m.refer(ctx, running, a)
 	// Until the outcome a vote that stands on the chain is sent again: a
 	// publish leaf needs all equal votes in itself.
 	if _, voted := a.VoteOf(m.Identity); voted && !a.Active(m.chain.Time()) {

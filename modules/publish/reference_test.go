@@ -1,0 +1,66 @@
+package publish_test
+
+import (
+	"crypto/sha256"
+	"crypto/sha512"
+	"encoding/hex"
+	"testing"
+
+	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/chain/chaintest"
+	"github.com/pyrsia/appliance/modules/publish"
+)
+
+// TestReferences: each output is compared with what upstream released, by the recipe's
+// digest or else by the node's own upstream; what it says changes nothing about the vote.
+func TestReferences(t *testing.T) {
+	const thing = artifact.PURL("pkg:maven/org.acme/thing@1")
+	files := []string{"thing-1.jar", "thing-1.pom", "thing-1-a.jar", "thing-1-b.jar", "thing-1-c.jar"}
+	recipe := chaintest.Recipe(thing, files...)
+	right, wrong := sha512.Sum512([]byte("content of thing-1.jar")), sha256.Sum256([]byte("other"))
+	for i, o := range recipe.Outputs {
+		switch o.File {
+		case "thing-1.jar":
+			recipe.Outputs[i].Reference = "sha512:" + hex.EncodeToString(right[:])
+		case "thing-1.pom":
+			recipe.Outputs[i].Reference = "sha256:" + hex.EncodeToString(wrong[:])
+		}
+	}
+	want := map[string]publish.Reference{
+		"thing-1.jar":   {Verdict: publish.ReferenceEqual, Recipe: true},
+		"thing-1.pom":   {Verdict: publish.ReferenceDifferent, Recipe: true},
+		"thing-1-a.jar": {Verdict: publish.ReferenceEqual},
+		"thing-1-b.jar": {Verdict: publish.ReferenceDifferent},
+		"thing-1-c.jar": {Verdict: publish.ReferenceAbsent},
+	}
+	run(t, 3, func(t *testing.T, w *world) {
+		w.everybodyHas(recipe)
+		for _, node := range w.nodes {
+			node.released = map[string]string{"thing-1-a.jar": "content of thing-1-a.jar", "thing-1-b.jar": "other"}
+			node.unreachable = 2
+			node.start(0, false)
+		}
+		member := w.nodes[0].alive().member
+		if _, err := member.RequestBuild(thing); err != nil {
+			t.Fatal(err)
+		}
+		w.until("the request is settled", func() bool { _, ok := w.settled(); return ok })
+		var found []publish.Reference
+		w.until("the outputs are compared", func() (done bool) {
+			references, err := member.References(w.newest(recipe).ID)
+			if err != nil {
+				t.Error(err)
+			}
+			found = references
+			return len(found) > 0
+		})
+		if len(found) != len(files) {
+			t.Errorf("%+v", found)
+		}
+		for _, r := range found {
+			if w := want[r.Name.File]; r.Verdict != w.Verdict || r.Recipe != w.Recipe || (r.Digest == "") != (r.Verdict == publish.ReferenceAbsent) {
+				t.Errorf("%+v, want %+v", r, w)
+			}
+		}
+	})
+}
