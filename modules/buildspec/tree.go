@@ -1,0 +1,141 @@
+package buildspec
+
+import (
+	"archive/tar"
+	"archive/zip"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/pyrsia/appliance/modules/artifact"
+)
+
+// tree is what an import reads of a source: its poms, and a few things of its shape.
+type tree struct {
+	strip  int64             // path segments that all of it has in common: 0 or 1
+	poms   map[string][]byte // by path below them
+	names  map[string]bool   // of the files in its root
+	newest time.Time         // of its files
+}
+
+// Bounds of what is read of a source. What the archive itself may be is the build
+// engine's rule.
+const (
+	maxPOM   = 8 << 20
+	maxPOMs  = 4 * maxModules
+	maxFiles = 1 << 20
+)
+
+// reading collects a tree before it is known what its paths have in common.
+type reading struct {
+	poms   map[string][]byte
+	files  []string
+	top    string
+	common bool // every path so far begins with top
+	newest time.Time
+}
+
+func newReading() *reading { return &reading{poms: map[string][]byte{}, common: true} }
+
+func (r *reading) file(name string, modified time.Time, size int64, open func() (io.Reader, error)) error {
+	name = strings.TrimPrefix(name, "./")
+	if artifact.CheckFile(name) != nil {
+		return fmt.Errorf("the source has the path %.200q", name)
+	}
+	if len(r.files) >= maxFiles {
+		return fmt.Errorf("the source has more than %d files", maxFiles)
+	}
+	top, _, below := strings.Cut(name, "/")
+	if r.top == "" {
+		r.top = top
+	}
+	r.common = r.common && below && top == r.top
+	r.files = append(r.files, name)
+	if modified.After(r.newest) {
+		r.newest = modified
+	}
+	if base := path.Base(name); !strings.HasSuffix(base, ".xml") || !strings.Contains(base, "pom") || len(r.poms) >= maxPOMs {
+		return nil
+	}
+	if size > maxPOM {
+		return fmt.Errorf("%s in the source has %d bytes", name, size)
+	}
+	content, err := open()
+	if err != nil {
+		return err
+	}
+	text, err := io.ReadAll(io.LimitReader(content, maxPOM))
+	r.poms[name] = text
+	return err
+}
+
+func (r *reading) tree() (*tree, error) {
+	if len(r.files) == 0 {
+		return nil, errors.New("the source is empty")
+	}
+	t := &tree{poms: map[string][]byte{}, names: map[string]bool{}, newest: r.newest}
+	cut := 0
+	if r.common {
+		t.strip, cut = 1, len(r.top)+1
+	}
+	for name, text := range r.poms {
+		t.poms[name[cut:]] = text
+	}
+	for _, name := range r.files {
+		if name = name[cut:]; !strings.Contains(name, "/") {
+			t.names[name] = true
+		}
+	}
+	return t, nil
+}
+
+// readZip reads a source archive.
+func readZip(file *os.File) (*tree, error) {
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	archive, err := zip.NewReader(file, info.Size())
+	if err != nil {
+		return nil, err
+	}
+	r := newReading()
+	for _, entry := range archive.File {
+		if entry.FileInfo().IsDir() {
+			continue
+		}
+		err := r.file(entry.Name, entry.Modified, int64(min(entry.UncompressedSize64, maxPOM+1)), func() (io.Reader, error) { return entry.Open() })
+		if err != nil {
+			return nil, err
+		}
+	}
+	return r.tree()
+}
+
+// readTar reads a commit's tree.
+func readTar(file io.Reader) (*tree, error) {
+	r, archive := newReading(), tar.NewReader(file)
+	for {
+		h, err := archive.Next()
+		if errors.Is(err, io.EOF) {
+			t, err := r.tree()
+			if t != nil && t.strip > 0 { // a commit's paths are as they are
+				return nil, fmt.Errorf("the commit has nothing but the folder %s", r.top)
+			}
+			return t, err
+		}
+		if err != nil {
+			return nil, err
+		}
+		if h.Typeflag != tar.TypeReg {
+			continue
+		}
+		if err := r.file(h.Name, time.Time{}, h.Size, func() (io.Reader, error) { return archive, nil }); err != nil {
+			return nil, err
+		}
+	}
+}
