@@ -21,7 +21,7 @@ import (
 
 func recipeCommand(a *app) *cobra.Command {
 	return group("recipe", "Check recipes, find their inputs", "  pyrsia recipe check plexus-archiver.hcl\n  pyrsia recipe list",
-		recipeCheckCommand(a), recipeLockCommand(a), recipeListCommand(a))
+		recipeCheckCommand(a), recipeLockCommand(a), recipeListCommand(a), recipeImportCommand(a))
 }
 
 // checked is what `recipe check --json` prints of each file.
