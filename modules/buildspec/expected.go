@@ -13,6 +13,7 @@ import (
 // Expected is what came out when somebody else rebuilt the release.
 type Expected struct {
 	Outputs   []Output
+	System    string   // that the release was made on, such as "Unix" or "Windows"; "" where it is not known
 	Different []string // files that did not come out as released, by a .buildcompare
 }
 
@@ -30,10 +31,14 @@ const maxOutputs = 10_000
 // version 1.0): lines "outputs.<n>.<key>=<value>", for one module also
 // "outputs.<module>.<n>.<key>".
 func ParseBuildinfo(data []byte, name string) (*Expected, error) {
+	e := new(Expected)
 	outputs, order := map[string]*Output{}, []string{}
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	for number := 1; lines.Scan(); number++ {
 		key, text, ok := strings.Cut(strings.TrimSpace(lines.Text()), "=")
+		if key == "os.name" {
+			e.System = text
+		}
 		rest, is := strings.CutPrefix(key, "outputs.")
 		if !ok || !is {
 			continue
@@ -57,7 +62,6 @@ func ParseBuildinfo(data []byte, name string) (*Expected, error) {
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("%s: %w", name, err)
 	}
-	e := new(Expected)
 	for _, where := range order {
 		if o := outputs[where]; o.File != "" && o.SHA512 != "" {
 			e.Outputs = append(e.Outputs, *o)

@@ -231,13 +231,23 @@ func (m *making) environment() error {
 	}
 	e := record.Environment{Locale: locale, TimeZone: zone, Umask: match[1], WorkDir: workDir, Variables: []string{}}
 	if strings.HasPrefix(newline, record.NewlineCRLF) {
-		e.Newline = record.NewlineCRLF
+		m.crlf(&e, newline)
 	}
 	if values[5] != "" {
 		e.Variables = append(e.Variables, "MAVEN_OPTS="+values[5])
 	}
 	m.recipe.Environment = e
 	return nil
+}
+
+// crlf has lines end as on Windows, unless the release itself shows that it was not
+// made there: older buildspecs say crlf of the checkout alone.
+func (m *making) crlf(e *record.Environment, newline string) {
+	if m.expected.System != "" && !strings.Contains(m.expected.System, "Windows") {
+		m.note("newline=%s is not followed: by its .buildinfo the release was made on %s", newline, m.expected.System)
+		return
+	}
+	e.Newline = record.NewlineCRLF
 }
 
 func (m *making) command() error {
@@ -325,10 +335,21 @@ func (m *making) source() error {
 		return err
 	}
 	m.note("built from %s, the archive of the release, instead of %s", of.File(), where)
-	if m.tree.names["DEPENDENCIES"] {
-		// The release's own build has made it; a commit has none.
-		m.before("rm -f DEPENDENCIES")
+	if len(m.tree.generated) > 0 {
+		// The release's own build has made them; a commit has none.
+		m.before("rm " + strings.Join(m.tree.generated, " "))
 	}
+	return m.modes()
+}
+
+// modes takes the umask from the archive where the buildspec has none: the release put
+// its files in with the modes that they had.
+func (m *making) modes() error {
+	said, err := m.spec.Get("umask")
+	if err != nil || said != "" || m.tree.umask == "" {
+		return err
+	}
+	m.recipe.Environment.Umask = m.tree.umask
 	return nil
 }
 

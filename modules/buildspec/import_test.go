@@ -4,9 +4,12 @@ import (
 	"archive/tar"
 	"archive/zip"
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
+	"io/fs"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -44,8 +47,11 @@ func zipped(t *testing.T, folder string, files map[string]string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := zip.NewWriter(&b)
-	for name, content := range files {
-		entry, err := w.CreateHeader(&zip.FileHeader{Name: folder + "/" + name, Method: zip.Deflate, Modified: time.Date(2024, 5, 6, 7, 8, 10, 0, time.UTC)})
+	for _, name := range slices.SortedFunc(maps.Keys(files), generatedLast) {
+		content := files[name]
+		header := &zip.FileHeader{Name: folder + "/" + name, Method: zip.Deflate, Modified: time.Date(2024, 5, 6, 7, 8, 10, 0, time.UTC)}
+		header.SetMode(0o644)
+		entry, err := w.CreateHeader(header)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -55,6 +61,18 @@ func zipped(t *testing.T, folder string, files map[string]string) []byte {
 		t.Fatal(err)
 	}
 	return b.Bytes()
+}
+
+// generatedLast is the order of an Apache release: what its build generated comes after
+// what stood in the source.
+func generatedLast(a, b string) int {
+	generated := func(name string) int {
+		if name == "DEPENDENCIES" || name == "NOTICE" {
+			return 1
+		}
+		return 0
+	}
+	return cmp.Or(cmp.Compare(generated(a), generated(b)), cmp.Compare(a, b))
 }
 
 func pom(body string) string {
@@ -88,7 +106,9 @@ func world(t *testing.T) map[string][]byte {
 			<groupId>org.acme.extra</groupId><artifactId>thing-plugin</artifactId><packaging>maven-plugin</packaging>
 			<modules><module>it</module></modules><build><plugins><plugin><artifactId>flatten-maven-plugin</artifactId></plugin></plugins></build>`),
 		"extra/plugin/it/pom.xml": pom(`<parent><groupId>org.acme.extra</groupId><artifactId>thing-plugin</artifactId><version>1.0</version></parent><artifactId>thing-it</artifactId>`),
+		"LICENSE":                 "of the source itself",
 		"DEPENDENCIES":            "made by the release",
+		"NOTICE":                  "made by the release",
 		"core/src/Main.java":      "class Main {}",
 	})
 	files := map[string][]byte{
@@ -154,13 +174,13 @@ pkg:maven/org.acme/thing@1.0 thing-1.0.pom pom.xml `
 	if when := time.Unix(r.Timestamp, 0).UTC().Format(time.RFC3339); when != "2024-01-02T03:04:05Z" {
 		t.Errorf("timestamp %s, the parent in the repository has another", when)
 	}
-	if e := r.Environment; e.Umask != "002" || e.Locale != "en_US.UTF-8" || e.TimeZone != "UTC" || e.WorkDir != "/var/maven/app" || e.Newline != "" || !strings.HasPrefix(e.Variables[0], "PATH=/opt/apache-maven-3.9.9/bin:") {
+	if e := r.Environment; e.Umask != "022" || e.Locale != "en_US.UTF-8" || e.TimeZone != "UTC" || e.WorkDir != "/var/maven/app" || e.Newline != "" || !strings.HasPrefix(e.Variables[0], "PATH=/opt/apache-maven-3.9.9/bin:") {
 		t.Errorf("environment %+v", e)
 	}
 	if len(r.Sources) != 2 || r.Sources[0].Strip != 1 || r.Sources[0].Maven != "org.acme:thing:1.0:source-release:zip" || r.Sources[1].Into != "/opt" {
 		t.Errorf("sources %+v", r.Sources)
 	}
-	if len(r.Commands) != 3 || r.Commands[0] != "rm -f DEPENDENCIES" || r.Commands[1] != "mvn -B -Prelease clean package -DskipTests" || !strings.Contains(r.Commands[2], ".flattened-pom.xml") {
+	if len(r.Commands) != 3 || r.Commands[0] != "rm DEPENDENCIES NOTICE" || r.Commands[1] != "mvn -B -Prelease clean package -DskipTests" || !strings.Contains(r.Commands[2], ".flattened-pom.xml") {
 		t.Errorf("commands %q", r.Commands)
 	}
 	if len(made.Notes) != 1 || !strings.Contains(made.Notes[0], "instead of https://git.example/thing.git at v1.0") {
@@ -194,7 +214,7 @@ func TestImportExpected(t *testing.T) {
 }
 
 func TestImportSettings(t *testing.T) {
-	text := strings.NewReplacer("tool=mvn-3.9.9", "tool=mvn", "jdk=17", "jdk=8", "newline=lf", "newline=crlf-nogit\numask=022\ntimezone=Etc/GMT-1\nlocale=C\nworkdir=/w\nMAVEN_OPTS=-Xmx1g",
+	text := strings.NewReplacer("tool=mvn-3.9.9", "tool=mvn", "jdk=17", "jdk=8", "newline=lf", "newline=crlf-nogit\numask=027\ntimezone=Etc/GMT-1\nlocale=C\nworkdir=/w\nMAVEN_OPTS=-Xmx1g",
 		"-Prelease", "-f sub -Prelease").Replace(spec)
 	files := world(t)
 	files["org/apache/maven/apache-maven/3.6.3/apache-maven-3.6.3-bin.tar.gz"] = []byte("maven 3.6.3")
@@ -203,7 +223,7 @@ func TestImportSettings(t *testing.T) {
 		t.Fatal(err)
 	}
 	e := made.Recipe.Environment
-	if e.Umask != "022" || e.TimeZone != "Etc/GMT-1" || e.Locale != "C.UTF-8" || e.WorkDir != "/w" || e.Newline != record.NewlineCRLF || len(e.Variables) != 2 {
+	if e.Umask != "027" || e.TimeZone != "Etc/GMT-1" || e.Locale != "C.UTF-8" || e.WorkDir != "/w" || e.Newline != record.NewlineCRLF || len(e.Variables) != 2 {
 		t.Errorf("%+v", e)
 	}
 	if made.Recipe.Builder != "pkg:docker/acme/jdk8@1" || made.Recipe.Commands[1] != "mvn -B -f . -Prelease clean package -DskipTests" {
@@ -297,6 +317,42 @@ func TestHostileSources(t *testing.T) {
 				t.Errorf("%v, %v; want %q", made, err, c.says)
 			}
 		})
+	}
+}
+
+// TestModes: where a buildspec has no umask, the release's own archive shows it.
+func TestModes(t *testing.T) {
+	for mode, want := range map[fs.FileMode]string{0o644: "022", 0o664: "002", 0o640: "027", 0o600: "077", 0o660: "007", 0o444: "002", 0: "002"} {
+		var b bytes.Buffer
+		w := zip.NewWriter(&b)
+		header := &zip.FileHeader{Name: "thing-1.0/pom.xml"}
+		if mode != 0 {
+			header.SetMode(mode)
+		}
+		entry, err := w.CreateHeader(header)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(entry, pom(`<groupId>org.acme</groupId><artifactId>thing</artifactId><version>1.0</version>`))
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		files := world(t)
+		files["org/acme/thing/1.0/thing-1.0-source-release.zip"] = b.Bytes()
+		made, err := imports(t, importer(t, files), spec, nil)
+		if err != nil || made.Recipe.Environment.Umask != want {
+			t.Errorf("%o: %v, %v; want %s", mode, made, err, want)
+		}
+	}
+}
+
+// TestNotWindows: crlf is not followed where the release shows that it was made elsewhere.
+func TestNotWindows(t *testing.T) {
+	for system, want := range map[string]string{"Windows": record.NewlineCRLF, "": record.NewlineCRLF, "Unix": ""} {
+		made, err := imports(t, importer(t, world(t)), strings.Replace(spec, "newline=lf", "newline=crlf-nogit", 1), &buildspec.Expected{System: system})
+		if err != nil || made.Recipe.Environment.Newline != want {
+			t.Errorf("%s: %v, %v", system, made, err)
+		}
 	}
 }
 

@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,8 +20,11 @@ import (
 type tree struct {
 	strip  int64             // path segments that all of it has in common: 0 or 1
 	poms   map[string][]byte // by path below them
-	names  map[string]bool   // of the files in its root
 	newest time.Time         // of its files
+
+	// Of an archive that a release made of its own source:
+	generated []string // files in its root that the release's build had put there
+	umask     string   // that its files were made with, "" where they tell of none
 }
 
 // Bounds of what is read of a source. What the archive itself may be is the build
@@ -37,9 +42,12 @@ type reading struct {
 	top    string
 	common bool // every path so far begins with top
 	newest time.Time
+	modes  map[fs.FileMode]int // of files, how many have each
 }
 
-func newReading() *reading { return &reading{poms: map[string][]byte{}, common: true} }
+func newReading() *reading {
+	return &reading{poms: map[string][]byte{}, common: true, modes: map[fs.FileMode]int{}}
+}
 
 func (r *reading) file(name string, modified time.Time, size int64, open func() (io.Reader, error)) error {
 	name = strings.TrimPrefix(name, "./")
@@ -77,7 +85,7 @@ func (r *reading) tree() (*tree, error) {
 	if len(r.files) == 0 {
 		return nil, errors.New("the source is empty")
 	}
-	t := &tree{poms: map[string][]byte{}, names: map[string]bool{}, newest: r.newest}
+	t := &tree{poms: map[string][]byte{}, newest: r.newest, umask: r.umask()}
 	cut := 0
 	if r.common {
 		t.strip, cut = 1, len(r.top)+1
@@ -85,12 +93,56 @@ func (r *reading) tree() (*tree, error) {
 	for name, text := range r.poms {
 		t.poms[name[cut:]] = text
 	}
-	for _, name := range r.files {
-		if name = name[cut:]; !strings.Contains(name, "/") {
-			t.names[name] = true
+	t.generated = r.generated(cut)
+	return t, nil
+}
+
+// legal are the files that the build of an Apache release generates.
+var legal = []string{"DEPENDENCIES", "LICENSE", "NOTICE"}
+
+// generated are the legal files that stand beside DEPENDENCIES in the archive: what the
+// release's build generated it packed together, after what it found in the source.
+func (r *reading) generated(cut int) []string {
+	at := slices.IndexFunc(r.files, func(name string) bool { return name[cut:] == legal[0] })
+	if at < 0 {
+		return nil
+	}
+	first, last := at, at
+	for first > 0 && slices.Contains(legal, r.files[first-1][cut:]) {
+		first--
+	}
+	for last+1 < len(r.files) && slices.Contains(legal, r.files[last+1][cut:]) {
+		last++
+	}
+	var names []string
+	for _, name := range r.files[first : last+1] {
+		names = append(names, name[cut:])
+	}
+	slices.Sort(names)
+	return names
+}
+
+// umask is what the most files lack of all permissions.
+func (r *reading) umask() string {
+	var best fs.FileMode
+	for mode, n := range r.modes {
+		if best == 0 || n > r.modes[best] || n == r.modes[best] && mode < best {
+			best = mode
 		}
 	}
-	return t, nil
+	if best&0o600 != 0o600 {
+		return "" // made where files have no such modes
+	}
+	lacks := func(bits fs.FileMode) int {
+		switch bits & 0o6 {
+		case 0o6:
+			return 0
+		case 0o4:
+			return 2
+		}
+		return 7
+	}
+	return fmt.Sprintf("0%d%d", lacks(best>>3), lacks(best))
 }
 
 // readZip reads a source archive.
@@ -107,6 +159,10 @@ func readZip(file *os.File) (*tree, error) {
 	for _, entry := range archive.File {
 		if entry.FileInfo().IsDir() {
 			continue
+		}
+		const unix = 3 // of the systems that APPNOTE.TXT 4.4.2 lists, the one with modes
+		if mode := entry.Mode().Perm(); entry.CreatorVersion>>8 == unix && mode&0o111 == 0 {
+			r.modes[mode]++
 		}
 		err := r.file(entry.Name, entry.Modified, int64(min(entry.UncompressedSize64, maxPOM+1)), func() (io.Reader, error) { return entry.Open() })
 		if err != nil {
