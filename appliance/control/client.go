@@ -184,6 +184,40 @@ func (c *Client) BuildLogs(ctx context.Context, ref string, follow bool, w io.Wr
 	return nil
 }
 
+// CancelBuild implements Node.
+func (c *Client) CancelBuild(ctx context.Context, ref string) error {
+	body, err := c.open(ctx, http.MethodPost, "/v1/build/cancel", url.Values{"ref": {ref}}, nil)
+	if err != nil {
+		return err
+	}
+	_, err = decode[struct{}](body)
+	return err
+}
+
+// Inputs implements Node.
+func (c *Client) Inputs(ctx context.Context, ref string) ([]Input, error) {
+	return fetch[[]Input](ctx, c, "/v1/build/inputs", url.Values{"ref": {ref}})
+}
+
+// Differences implements Node.
+func (c *Client) Differences(ctx context.Context, ref string) ([]Difference, error) {
+	return fetch[[]Difference](ctx, c, "/v1/build/differences", url.Values{"ref": {ref}})
+}
+
+// Recipe implements Node.
+func (c *Client) Recipe(ctx context.Context, ref string) (RecipeDetail, error) {
+	return fetch[RecipeDetail](ctx, c, "/v1/recipe", url.Values{"ref": {ref}})
+}
+
+// Explain implements Node.
+func (c *Client) Explain(ctx context.Context, lock *record.Lock) ([]Input, error) {
+	body, err := c.open(ctx, http.MethodPost, "/v1/explain", nil, lock)
+	if err != nil {
+		return nil, err
+	}
+	return decode[[]Input](body)
+}
+
 // Recipes implements Node.
 func (c *Client) Recipes(ctx context.Context) ([]Recipe, error) {
 	return fetch[[]Recipe](ctx, c, "/v1/recipes", nil)

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/build/difference"
 	"github.com/pyrsia/appliance/modules/record"
 )
 
@@ -87,6 +88,19 @@ type Builder interface {
 	// BuildLogs writes this node's own log of the build. With follow it goes
 	// on until the build ends.
 	BuildLogs(ctx context.Context, ref string, follow bool, w io.Writer) error
+
+	// CancelBuild ends this node's part in a build that is not decided: its request,
+	// the work for it and, where it votes on one, its own build of the attempt. Other
+	// members go on with what is on the chain.
+	CancelBuild(ctx context.Context, ref string) error
+
+	// Inputs are the locked files of a build, and what each is to it.
+	Inputs(ctx context.Context, ref string) ([]Input, error)
+
+	// Differences compares the outputs of a build that were not made equal: this
+	// node's with each other member's, and with what upstream released. It may fetch
+	// both. The reports are kept.
+	Differences(ctx context.Context, ref string) ([]Difference, error)
 }
 
 // Recipes tells of recipes.
@@ -99,6 +113,14 @@ type Recipes interface {
 	// returns the lock of everything it took. Nothing is published and no
 	// build is asked for. progress is called with lines for a person.
 	ResolveLock(ctx context.Context, recipe *record.Recipe, progress func(line string) error) (*record.Lock, error)
+
+	// Explain tells what each file of a lock is to its build. Files that the node does
+	// not have explain nothing.
+	Explain(ctx context.Context, lock *record.Lock) ([]Input, error)
+
+	// Recipe is one recipe with its content: the live one of a package URL, or the one
+	// that a hash, or the beginning of one, names.
+	Recipe(ctx context.Context, ref string) (RecipeDetail, error)
 }
 
 // Log reads the node's copy of the chain.
@@ -395,9 +417,9 @@ type Build struct {
 	// one is, else "absent"; "" where this node did not compare.
 	Reference string `json:"reference,omitempty"`
 
-	Asked    time.Time     `json:"asked"`
-	Changed  time.Time     `json:"changed"`
-	Deadline time.Time     `json:"deadline"`
+	Asked    time.Time `json:"asked"`
+	Changed  time.Time `json:"changed"`
+	Deadline time.Time `json:"deadline"`
 }
 
 // How a member voted, compared with the published or leading result.
@@ -454,6 +476,32 @@ type OutputVote struct {
 	File     artifact.Descriptor `json:"file"`
 	Equal    bool                `json:"equal"`
 	Explain  string              `json:"explain,omitempty"` // where it differs, one line per place
+}
+
+// Input is one locked file of a build.
+type Input struct {
+	Kind  string              `json:"kind"`  // "maven", "debian", "source" or "image"
+	Path  string              `json:"path"`  // in the kind's repository
+	Role  string              `json:"role"`  // what it is to the build, such as "plugin" or "parent pom"
+	By    string              `json:"by"`    // path of the locked pom that names it; "" where none does
+	Proof record.ProofKind    `json:"proof"` // "chain" for what the network itself built and verified
+	File  artifact.Descriptor `json:"file"`
+}
+
+// Difference is one output compared with another one of the same name.
+type Difference struct {
+	Output  artifact.Name       `json:"output"`
+	Against string              `json:"against"`          // a member's label or identity, or "upstream"
+	File    artifact.Descriptor `json:"file"`             // what it was compared with
+	Report  *difference.Report  `json:"report,omitempty"` // nil where it could not be had
+	Kept    artifact.SHA256     `json:"kept"`             // digest of the report in this node's store
+	Reason  string              `json:"reason,omitempty"` // why there is no report
+}
+
+// RecipeDetail is a recipe with its content.
+type RecipeDetail struct {
+	Recipe
+	Content *record.Recipe `json:"content"`
 }
 
 // Recipe is a recipe and its standing.

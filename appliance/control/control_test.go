@@ -124,6 +124,29 @@ func (m *memory) ResolveLock(_ context.Context, recipe *record.Recipe, progress 
 	return &record.Lock{Builder: []artifact.Descriptor{}, Entries: []record.LockEntry{{Kind: "maven", Path: "a/b", Proof: record.ProofUpstream}}, Recipe: record.Hash{3}}, nil
 }
 
+func (m *memory) CancelBuild(_ context.Context, ref string) error {
+	if ref != "b1" && m.fail == nil {
+		return fmt.Errorf("build %q: %w", ref, ErrNotFound)
+	}
+	return m.fail
+}
+
+func (m *memory) Inputs(_ context.Context, ref string) ([]Input, error) {
+	return []Input{{Kind: "maven", Path: ref, Role: "plugin", Proof: record.ProofChain}}, m.fail
+}
+
+func (m *memory) Differences(_ context.Context, ref string) ([]Difference, error) {
+	return []Difference{{Against: ref, Reason: "gone"}}, m.fail
+}
+
+func (m *memory) Recipe(_ context.Context, ref string) (RecipeDetail, error) {
+	return RecipeDetail{Recipe: Recipe{State: ref}}, m.fail
+}
+
+func (m *memory) Explain(_ context.Context, lock *record.Lock) ([]Input, error) {
+	return []Input{{Path: lock.Recipe.String()}}, m.fail
+}
+
 func (m *memory) LogList(_ context.Context, from int64, count int) ([]LogEntry, error) {
 	return []LogEntry{{Index: from, Height: int64(count)}}, m.fail
 }
@@ -187,6 +210,13 @@ func ask(ctx context.Context, n Node) (answers []string, failures []error) {
 		lock = new(record.Lock)
 	}
 	one([]any{*lock, lines}, err)
+	one("cancelled", n.CancelBuild(ctx, "b1"))
+	inputs, err := n.Inputs(ctx, "b1")
+	one(inputs, err)
+	differences, err := n.Differences(ctx, "b1")
+	one(differences, err)
+	one(n.Recipe(ctx, "ab12"))
+	one(n.Explain(ctx, &record.Lock{Recipe: record.Hash{7}}))
 	entries, err := n.LogList(ctx, -20, 5)
 	one(entries, err)
 	leaves, err := n.LogInspect(ctx, "4")

@@ -21,6 +21,10 @@ import (
 // pyrsia.hcl 1 MiB before it is written as base64.
 const maxBody = 2 << 20
 
+// maxLockBody bounds a lock that a caller sends, in bytes: of 20,000 files, each with
+// its two digests.
+const maxLockBody = 16 << 20
+
 // maxList bounds how many leaves one answer lists.
 const maxList = 10_000
 
@@ -55,7 +59,26 @@ func New(node Node) *Server {
 	s.mux.HandleFunc("GET /v1/recipes", list(func(r *http.Request) ([]Recipe, error) {
 		return node.Recipes(r.Context())
 	}))
+	s.mux.HandleFunc("POST /v1/build/cancel", get(func(r *http.Request) (struct{}, error) {
+		return struct{}{}, node.CancelBuild(r.Context(), r.FormValue("ref"))
+	}))
+	s.mux.HandleFunc("GET /v1/build/inputs", list(func(r *http.Request) ([]Input, error) {
+		return node.Inputs(r.Context(), r.FormValue("ref"))
+	}))
+	s.mux.HandleFunc("GET /v1/build/differences", list(func(r *http.Request) ([]Difference, error) {
+		return node.Differences(r.Context(), r.FormValue("ref"))
+	}))
+	s.mux.HandleFunc("GET /v1/recipe", get(func(r *http.Request) (RecipeDetail, error) {
+		return node.Recipe(r.Context(), r.FormValue("ref"))
+	}))
 	s.mux.HandleFunc("POST /v1/lock", s.resolveLock)
+	s.mux.HandleFunc("POST /v1/explain", list(func(r *http.Request) ([]Input, error) {
+		lock := new(record.Lock)
+		if err := json.NewDecoder(r.Body).Decode(lock); err != nil {
+			return nil, fmt.Errorf("%w lock: %v", ErrInvalid, err)
+		}
+		return node.Explain(r.Context(), lock)
+	}))
 	s.mux.HandleFunc("GET /v1/log", list(s.logList))
 	s.mux.HandleFunc("GET /v1/log/leaf", list(func(r *http.Request) ([]LogLeaf, error) {
 		return node.LogInspect(r.Context(), r.FormValue("ref"))
@@ -105,7 +128,11 @@ func (s *Server) Handle(pattern string, handler http.Handler) { s.mux.Handle(pat
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+	limit := int64(maxBody)
+	if r.URL.Path == "/v1/explain" {
+		limit = maxLockBody
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, limit)
 	s.mux.ServeHTTP(w, r)
 }
 

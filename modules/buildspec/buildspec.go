@@ -62,6 +62,18 @@ func Parse(data []byte, name string) (*Spec, error) {
 	return s, nil
 }
 
+// New is a buildspec of variables that somebody gives, by name.
+func New(variables map[string]string) (*Spec, error) {
+	s := &Spec{name: "the recipe to begin", values: map[string]value{}}
+	for name, text := range variables {
+		if len(text) > maxValue {
+			return nil, fmt.Errorf("%w: %s has more than %d bytes", ErrMalformed, name, maxValue)
+		}
+		s.values[name] = value{text: strings.TrimSpace(text)}
+	}
+	return s, nil
+}
+
 // statement takes the assignments of a statement. Whatever else a script does could
 // change what they mean, so that nothing else is passed over.
 func (s *Spec) statement(statement *syntax.Stmt) error {
@@ -170,7 +182,7 @@ func (s *Spec) Get(name string) (string, error) {
 
 // at is the place of a variable, for messages.
 func (s *Spec) at(name string) string {
-	if v, set := s.values[name]; set {
+	if v, set := s.values[name]; set && v.line > 0 {
 		return fmt.Sprintf("%s:%d", s.name, v.line)
 	}
 	return s.name

@@ -17,7 +17,7 @@ const plexus = "pkg:maven/org.codehaus.plexus/plexus-archiver@4.10.2"
 
 func buildCommand(a *app) *cobra.Command {
 	return group("build", "Ask for builds and see how they go", "  pyrsia build request --wait "+plexus+"\n  pyrsia build list",
-		buildRequestCommand(a), buildListCommand(a), buildStatusCommand(a), buildLogsCommand(a))
+		buildRequestCommand(a), buildListCommand(a), buildStatusCommand(a), buildLogsCommand(a), buildDiffCommand(a), buildDepsCommand(a), buildCancelCommand(a))
 }
 
 func buildRequestCommand(a *app) *cobra.Command {
@@ -225,7 +225,7 @@ func writeBuild(w io.Writer, s style, b control.BuildDetail, now time.Time) {
 		"attempt", fmt.Sprintf("%d on %s", b.Attempt, b.Platform), "inputs", inputs,
 		"state", s.verdict(string(b.State)), "reason", b.Reason, "doing", b.Step,
 		"asked", ago(now, b.Asked), "deadline", deadline, "published", published,
-		"votes", fmt.Sprintf("%s, %d needed", tally(b.Build), b.Majority))
+		"votes", fmt.Sprintf("%s, %d needed", tally(b.Build), b.Majority), "reference", referenceLine(b))
 	if len(b.Members) > 0 {
 		fmt.Fprintln(w)
 		rows := make([][]string, len(b.Members))
@@ -245,6 +245,23 @@ func writeBuild(w io.Writer, s style, b control.BuildDetail, now time.Time) {
 	writeOutputs(w, s, b.Outputs)
 }
 
+// referenceLine is how what came out compares with what upstream released.
+func referenceLine(b control.BuildDetail) string {
+	counts := map[string]int{}
+	for _, o := range b.Outputs {
+		counts[o.Reference]++
+	}
+	switch b.Reference {
+	case "":
+		return ""
+	case "absent":
+		return "upstream released none of the files"
+	case "equal":
+		return fmt.Sprintf("%d files are byte for byte as upstream released them", counts["equal"])
+	}
+	return fmt.Sprintf("%d files are as upstream released them, %d differ; see `pyrsia build diff %s`", counts["equal"], counts["different"], b.ID)
+}
+
 func writeOutputs(w io.Writer, s style, outputs []control.Output) {
 	if len(outputs) == 0 {
 		return
@@ -252,7 +269,7 @@ func writeOutputs(w io.Writer, s style, outputs []control.Output) {
 	fmt.Fprintln(w)
 	var rows [][]string
 	for _, o := range outputs {
-		rows = append(rows, []string{o.Name.File, byteCount(o.File.Size), "sha256:" + o.File.SHA256.String(), ""})
+		rows = append(rows, []string{o.Name.File, byteCount(o.File.Size), "sha256:" + o.File.SHA256.String(), s.verdict(o.Reference)})
 		for _, m := range o.Members {
 			if m.Equal {
 				rows = append(rows, []string{"  " + who(m.Label, m.Identity), s.verdict("equal"), "", ""})
@@ -261,7 +278,7 @@ func writeOutputs(w io.Writer, s style, outputs []control.Output) {
 			rows = append(rows, []string{"  " + who(m.Label, m.Identity), s.verdict("different"), "sha256:" + m.File.SHA256.String(), strings.ReplaceAll(m.Explain, "\n", "; ")})
 		}
 	}
-	table(w, s, []string{"OUTPUT", "SIZE", "DIGEST", ""}, rows)
+	table(w, s, []string{"OUTPUT", "SIZE", "DIGEST", "REFERENCE"}, rows)
 }
 
 func buildLogsCommand(a *app) *cobra.Command {

@@ -16,7 +16,9 @@ import (
 	"time"
 
 	"github.com/pyrsia/appliance/appliance/control"
+	"github.com/pyrsia/appliance/hcl/recipe"
 	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/build/difference"
 	"github.com/pyrsia/appliance/modules/identity"
 	"github.com/pyrsia/appliance/modules/record"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -359,7 +361,9 @@ func (fixed) Build(_ context.Context, ref string) (control.BuildDetail, error) {
 	if ref != "b1" && ref != plexus {
 		return control.BuildDetail{}, control.WithHint(fmt.Errorf("build %s: %w", ref, control.ErrNotFound), "see `pyrsia build list`")
 	}
-	return control.BuildDetail{Build: published(), Inputs: 640, Verified: 12, Leaf: 1230, Outputs: []control.Output{{Name: jar, File: digest1, Members: []control.OutputVote{
+	build := published()
+	build.Reference = "equal"
+	return control.BuildDetail{Build: build, Inputs: 640, Verified: 12, Leaf: 1230, Outputs: []control.Output{{Name: jar, File: digest1, Reference: "equal", Members: []control.OutputVote{
 		{Identity: alpha, File: digest1, Equal: true}, {Identity: gamma, Label: "gamma", File: digest2, Explain: "META-INF/MANIFEST.MF: byte 17"},
 	}}}}, nil
 }
@@ -399,6 +403,53 @@ func (fixed) ResolveLock(_ context.Context, r *record.Recipe, progress func(stri
 		return nil, err
 	}
 	return &record.Lock{Builder: []artifact.Descriptor{}, Recipe: r.Hash(), Entries: []record.LockEntry{{Kind: "maven", Path: "a/b.jar", Proof: record.ProofUpstream, File: digest1}}}, nil
+}
+
+func (f fixed) CancelBuild(ctx context.Context, ref string) error {
+	if ref == "b1" {
+		return fmt.Errorf("%w: build b1 has ended: it is published", control.ErrRefused)
+	}
+	_, err := f.Build(ctx, ref)
+	return err
+}
+
+func (f fixed) Inputs(ctx context.Context, ref string) ([]control.Input, error) {
+	_, err := f.Build(ctx, ref)
+	return []control.Input{
+		{Kind: "maven", Path: "org/acme/plugin/1/plugin-1.jar", Role: "plugin", By: "org/acme/parent/1/parent-1.pom", Proof: record.ProofUpstream, File: digest1},
+		{Kind: "maven", Path: "org/acme/parent/1/parent-1.pom", Role: "parent pom", Proof: record.ProofUpstream, File: digest2},
+		{Kind: "image", Path: "sha256:ab", Role: "builder image", Proof: record.ProofChain, File: digest2},
+		{Kind: "source", Path: "thing.zip", Role: "source", Proof: record.ProofSource, File: digest2},
+	}, err
+}
+
+func (f fixed) Explain(ctx context.Context, lock *record.Lock) ([]control.Input, error) {
+	if len(lock.Entries) != 1 {
+		return nil, fmt.Errorf("a lock of %d files", len(lock.Entries))
+	}
+	return f.Inputs(ctx, "b1")
+}
+
+func (f fixed) Differences(ctx context.Context, ref string) ([]control.Difference, error) {
+	if _, err := f.Build(ctx, ref); err != nil {
+		return nil, err
+	}
+	side := func(name, content string) difference.Side {
+		return difference.Side{Name: name, Content: strings.NewReader(content), Size: int64(len(content))}
+	}
+	report, err := difference.Compare(ctx, jar.File, side("this node", "one\ntwo\n"), side("gamma", "one\nthree\n"), difference.Limits{})
+	return []control.Difference{
+		{Output: jar, Against: "gamma", File: digest2, Report: report, Kept: digest1.SHA256},
+		{Output: artifact.Name{Package: jar.Package, File: "lost.jar"}, Against: "gamma", Reason: "gamma's file could not be had: nobody has it"},
+	}, err
+}
+
+func (fixed) Recipe(_ context.Context, ref string) (control.RecipeDetail, error) {
+	if ref != plexus {
+		return control.RecipeDetail{}, control.WithHint(fmt.Errorf("%w: no recipe %q here", control.ErrNotFound, ref), "`pyrsia recipe list` shows the recipes")
+	}
+	r, err := recipe.Load("../../../hcl/examples/recipes/plexus-archiver-4.10.2.hcl")
+	return control.RecipeDetail{Recipe: control.Recipe{Package: plexus, State: "live"}, Content: r}, err
 }
 
 func (fixed) LogList(_ context.Context, from int64, count int) ([]control.LogEntry, error) {

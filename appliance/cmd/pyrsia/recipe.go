@@ -20,8 +20,8 @@ import (
 )
 
 func recipeCommand(a *app) *cobra.Command {
-	return group("recipe", "Check recipes, find their inputs", "  pyrsia recipe check plexus-archiver.hcl\n  pyrsia recipe list",
-		recipeCheckCommand(a), recipeLockCommand(a), recipeListCommand(a), recipeImportCommand(a))
+	return group("recipe", "Make, check and compare recipes, find their inputs", "  pyrsia recipe check plexus-archiver.hcl\n  pyrsia recipe list",
+		recipeNewCommand(a), recipeImportCommand(a), recipeCheckCommand(a), recipeFmtCommand(a), recipeShowCommand(a), recipeDiffCommand(a), recipeLockCommand(a), recipeListCommand(a))
 }
 
 // checked is what `recipe check --json` prints of each file.
@@ -132,13 +132,14 @@ func (a *app) loadRecipe(file string) (*record.Recipe, error) {
 
 func recipeLockCommand(a *app) *cobra.Command {
 	var output string
+	var explain bool
 	cmd := &cobra.Command{
 		Use:   "lock FILE",
 		Short: "Run a recipe once to find its inputs, and print the lock",
 		Long: `Run a recipe once on the running node, able to reach nothing but the node's
 recording mirror, and print the lock: every file that it took, by digest. Nothing
 is published. A request makes its own lock; this one shows what a recipe needs.`,
-		Example: "  pyrsia recipe lock plexus-archiver.hcl -o plexus-archiver.lock.json",
+		Example: "  pyrsia recipe lock plexus-archiver.hcl -o plexus-archiver.lock.json\n  pyrsia recipe lock plexus-archiver.hcl --explain",
 		Args:    exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			r, err := a.loadRecipe(args[0])
@@ -156,11 +157,33 @@ is published. A request makes its own lock; this one shows what a recipe needs.`
 			if err != nil {
 				return fmt.Errorf("no lock for %s: %w", args[0], err)
 			}
+			if explain {
+				return a.explainLock(cmd.Context(), client, lock, output)
+			}
 			return a.printLock(lock, output)
 		},
 	}
+	cmd.Flags().BoolVar(&explain, "explain", false, "list each file with what it is to the build, and which pom names it")
 	cmd.Flags().StringVarP(&output, "output", "o", "", "write the lock to this `FILE` instead of printing it")
 	return cmd
+}
+
+// explainLock tells why each file is in a lock.
+func (a *app) explainLock(ctx context.Context, client *control.Client, lock *record.Lock, output string) error {
+	if output != "" {
+		if err := a.printLock(lock, output); err != nil {
+			return err
+		}
+	}
+	inputs, err := client.Explain(ctx, lock)
+	if err != nil {
+		return err
+	}
+	d := newDeps(inputs)
+	return a.show(d, func(w io.Writer, s style) {
+		writeShares(w, s, d)
+		writeInputs(w, s, inputs, true)
+	})
 }
 
 // printLock prints the lock indented; its canonical form is in the log.

@@ -190,17 +190,22 @@ func (i *importing) one(ctx context.Context, importer *buildspec.Importer, file 
 		done.State, done.Reason, done.err = "refused", sentence(err), err
 		return done
 	}
+	i.finish(&done, made, "Imported by `pyrsia recipe import` from "+filepath.Base(file)+".")
+	return done
+}
+
+// finish writes a recipe that was made, and says so in done.
+func (i *importing) finish(done *imported, made *buildspec.Imported, origin string) {
 	done.Package, done.Hash, done.Outputs = made.Recipe.Package, made.Recipe.Hash().String(), len(made.Recipe.Outputs)
 	done.Notes = append(done.Notes, made.Notes...)
-	done.text = annotated(file, made)
+	done.text = annotated(origin, made)
 	if i.output == "" {
-		return done
+		return
 	}
 	done.Recipe = filepath.Join(i.output, made.Recipe.Package.Name()+"-"+made.Recipe.Package.Version()+".hcl")
 	if err := i.write(done.Recipe, done.text); err != nil {
 		done.State, done.Reason, done.err = "failed", sentence(err), err
 	}
-	return done
 }
 
 // importSpec imports a buildspec with what lies beside it.
@@ -262,8 +267,8 @@ func readBeside(file string) ([]byte, error) {
 }
 
 // annotated is a recipe's text with what a reviewer should know above it.
-func annotated(file string, made *buildspec.Imported) []byte {
-	lines := []string{"Imported by `pyrsia recipe import` from " + filepath.Base(file) + "."}
+func annotated(origin string, made *buildspec.Imported) []byte {
+	lines := []string{origin}
 	for _, note := range made.Notes {
 		lines = append(lines, "Note: "+note+".")
 	}
