@@ -44,10 +44,16 @@ type job struct {
 	tries   int
 	next    time.Time
 	err     error // of the last try
+
+	stop    context.CancelCauseFunc // of the try that runs
+	stopped bool                    // the operator wants no more tries
 }
 
+// errStopped is the error of work that the operator cancelled.
+var errStopped = errors.New("cancelled by the operator of this node")
+
 func (j *job) rests() bool {
-	return j.tries >= maxTries || (errors.Is(j.err, build.ErrFailed) && j.tries >= 2) || (errors.Is(j.err, ErrDeclined) && j.tries >= 1)
+	return j.stopped || j.tries >= maxTries || (errors.Is(j.err, build.ErrFailed) && j.tries >= 2) || (errors.Is(j.err, ErrDeclined) && j.tries >= 1)
 }
 
 // lastTry tells whether the work, running now, rests after failing with err.
@@ -83,8 +89,12 @@ func (m *Member) start(ctx context.Context, running *sync.WaitGroup, key string,
 		return
 	}
 	j.running = true
+	ctx, j.stop = context.WithCancelCause(ctx)
 	running.Go(func() {
 		err := work(ctx)
+		if errors.Is(context.Cause(ctx), errStopped) && err != nil {
+			err = errStopped // what it failed with says less
+		}
 		m.finished(key, err)
 		if err != nil && ctx.Err() == nil {
 			m.Log.Warn("work failed", "work", key, "error", err)
@@ -107,6 +117,7 @@ func (m *Member) finished(key string, err error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	j := m.jobs[key]
+	j.stop(nil)
 	j.running, j.err = false, err
 	if interrupted(err) {
 		j.next = time.Now().Add(time.Second)
@@ -114,6 +125,23 @@ func (m *Member) finished(key string, err error) {
 	}
 	j.tries++
 	j.next = time.Now().Add(time.Second << min(j.tries, 6))
+}
+
+// stop ends work under way, and keeps it from being tried again.
+func (m *Member) stop(key string, class class) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	j := m.jobs[key]
+	if j == nil {
+		j = &job{class: class}
+		m.jobs[key] = j
+	}
+	j.stopped = true
+	if j.running {
+		j.stop(errStopped)
+		return
+	}
+	j.err = errStopped
 }
 
 // state describes a job for people: "running", "resting: …", "".

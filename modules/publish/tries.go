@@ -75,6 +75,7 @@ func (m *Member) beginTry(attempt record.Hash) (end func(error), err error) {
 		switch {
 		case outcome == nil:
 			err = m.Disk.RemoveAll(m.triesPath(attempt)) // the outcome is durable
+		case m.isStopped(buildKey(attempt)): // CancelAttempt wrote that
 		case interrupted(outcome):
 			err = m.writeTries(attempt, before)
 		default:
@@ -85,6 +86,12 @@ func (m *Member) beginTry(attempt record.Hash) (end func(error), err error) {
 			m.Log.Error("cannot keep how a build ended", "attempt", attempt, "error", err)
 		}
 	}, nil
+}
+
+func (m *Member) isStopped(key string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.jobs[key] != nil && m.jobs[key].stopped
 }
 
 // recallTries takes up what earlier runs tried of an attempt.

@@ -176,6 +176,16 @@ func (n *node) start(fatal int, after bool) *life {
 	return l
 }
 
+// stop ends the node's process in an orderly way.
+func (n *node) stop() {
+	l := n.alive()
+	l.cancel()
+	<-l.ended
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.life = nil
+}
+
 // alive is the node's process, nil while it is dead.
 func (n *node) alive() *life {
 	n.mu.Lock()
