@@ -15,6 +15,7 @@ put() { install -D -m "$1" "$2" "$root$3"; }
 put 0755 "$bin/pyrsia" /usr/bin/pyrsia
 put 0755 "$bin/buildkitd" /usr/lib/pyrsia/buildkitd
 put 0755 "$bin/buildctl" /usr/lib/pyrsia/buildctl
+ln -s ../../bin/pyrsia "$root/usr/lib/pyrsia/pyrsia-runc"
 put 0644 "$here/buildkitd.toml" /usr/lib/pyrsia/buildkitd.toml
 for unit in "$here"/../units/pyrsia*; do put 0644 "$unit" "/usr/lib/systemd/system/${unit##*/}"; done
 put 0644 "$here/../units/sysusers.conf" /usr/lib/sysusers.d/pyrsia.conf

@@ -11,13 +11,18 @@ import (
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/pyrsia/appliance/modules/build/buildkit/cage"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	context.AfterFunc(ctx, stop) // a second signal ends the process at once
-	if filepath.Base(os.Args[0]) == generatorName {
+	switch filepath.Base(os.Args[0]) {
+	case generatorName:
 		os.Exit(generator(os.Args[1:], os.Stderr))
+	case cage.Program:
+		os.Exit(cage.Run(os.Args[1:], os.Stderr))
 	}
 	code := run(ctx, os.Args[1:], os.Stdout, os.Stderr)
 	stop()

@@ -231,6 +231,9 @@ func (e *Engine) explain(ctx context.Context, p *plan, err error) error {
 	}
 	if exit := (*gateway.ExitError)(nil); errors.As(err, &exit) && p.log.failedStep() != "" {
 		hint := ""
+		if why := p.log.exceeded(); why != "" {
+			return fmt.Errorf("%w: %s: %s", build.ErrFailed, p.log.failedStep(), why)
+		}
 		if exit.ExitCode == 137 && p.limits.Memory > 0 {
 			hint = fmt.Sprintf(" (killed; its limit of memory is %d MiB)", p.limits.Memory>>20)
 		}

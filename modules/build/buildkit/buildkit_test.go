@@ -38,6 +38,8 @@ func TestEngine(t *testing.T) {
 		return engines[len(engines)-1]
 	})
 	t.Run("limit of memory", func(t *testing.T) { testMemory(t, engines[0]) })
+	t.Run("limit of processes", func(t *testing.T) { testProcesses(t, engines[0]) })
+	t.Run("limit of disk", func(t *testing.T) { testDisk(t, engines[0]) })
 }
 
 func testMemory(t *testing.T, e *buildkit.Engine) {
@@ -87,5 +89,30 @@ func TestNew(t *testing.T) {
 	must(t, err)
 	if e.Name() != "buildkit/30" {
 		t.Errorf("name %q", e.Name())
+	}
+}
+
+// testProcesses wants a step that has too many processes to fail by that, and the
+// machine to have room for others.
+func testProcesses(t *testing.T, e *buildkit.Engine) {
+	b := buildtest.NewBench(t)
+	r := b.Recipe(`for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do sleep 20 & done; echo all of them`)
+	r.Limits = record.Limits{Processes: 16, Seconds: 300}
+	log := new(buildtest.Log)
+	_, err := e.Build(t.Context(), b.Job(r, log))
+	if !errors.Is(err, build.ErrFailed) || strings.Contains(log.String(), "   all of them") {
+		t.Errorf("%v; want ErrFailed\n%s", err, log)
+	}
+}
+
+// testDisk wants the sum of a step's files bounded, and the reason told.
+func testDisk(t *testing.T, e *buildkit.Engine) {
+	b := buildtest.NewBench(t)
+	r := b.Recipe(`i=0; while [ $i -lt 200 ]; do cat /bin/bash > file$i; i=$((i+1)); done; sleep 20; echo all of it`)
+	r.Limits = record.Limits{Disk: 64 << 20, Seconds: 300}
+	log := new(buildtest.Log)
+	_, err := e.Build(t.Context(), b.Job(r, log))
+	if !errors.Is(err, build.ErrFailed) || !strings.Contains(err.Error(), "more than its limit of disk, 64 MiB") || strings.Contains(log.String(), "   all of it") {
+		t.Errorf("%v; want ErrFailed with the limit\n%s", err, log)
 	}
 }

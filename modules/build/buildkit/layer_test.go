@@ -220,7 +220,9 @@ func TestUnpack(t *testing.T) {
 		archives["p.tar"+ending] = compressed(t, ending, makeTar(t, members))
 	}
 	for name, data := range archives {
-		b, err := packLayer(t.TempDir(), 5, func(l *layerWriter) error { return l.unpack(write(t, data), name, unpacking{into: "work", strip: 1, umask: 0o022}) })
+		b, err := packLayer(t.TempDir(), 5, func(l *layerWriter) error {
+			return l.unpack(write(t, data), name, unpacking{into: "work", strip: 1, umask: 0o022})
+		})
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 			continue
@@ -262,7 +264,9 @@ func TestUnpackRefuses(t *testing.T) {
 			archives["p.zip"] = makeZip(t, test.members)
 		}
 		for name, data := range archives {
-			_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, data), name, unpacking{into: "work", umask: 0o022}) })
+			_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error {
+				return l.unpack(write(t, data), name, unpacking{into: "work", umask: 0o022})
+			})
 			if !errors.Is(err, errInput) {
 				t.Errorf("%s, %s: %v, want a refusal", test.name, name, err)
 			}
@@ -273,13 +277,17 @@ func TestUnpackRefuses(t *testing.T) {
 		"p.zip": good, "p.tar.gz": good, "p.tar.xz": good, "p.tar.zst": good, "p.tar.bz2": good,
 		"p.tar": good[:300], "p.7z": good, "p": good, "cut.tar.gz": compressed(t, ".gz", good)[:40],
 	} {
-		_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, data), name, unpacking{into: "work", umask: 0o022}) })
+		_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error {
+			return l.unpack(write(t, data), name, unpacking{into: "work", umask: 0o022})
+		})
 		if !errors.Is(err, errInput) {
 			t.Errorf("broken %s: %v, want a refusal", name, err)
 		}
 	}
 	for _, strip := range []int64{-1, 65, 2} {
-		_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, good), "p.tar", unpacking{into: "work", strip: strip, umask: 0o022}) })
+		_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error {
+			return l.unpack(write(t, good), "p.tar", unpacking{into: "work", strip: strip, umask: 0o022})
+		})
 		if !errors.Is(err, errInput) {
 			t.Errorf("strip %d: %v, want a refusal", strip, err)
 		}
@@ -385,7 +393,9 @@ func FuzzUnpack(f *testing.F) {
 	f.Add(compressed(f, ".xz", makeTar(f, members)), "a.tar.xz")
 	f.Add(makeTar(f, []member{{name: "../x", content: "x", kind: tar.TypeReg}}), "a.tar")
 	f.Fuzz(func(t *testing.T, data []byte, name string) {
-		b, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, data), name, unpacking{into: "work", umask: 0o022}) })
+		b, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error {
+			return l.unpack(write(t, data), name, unpacking{into: "work", umask: 0o022})
+		})
 		if err != nil {
 			if !errors.Is(err, errInput) {
 				t.Fatalf("an input's fault looks like ours: %v", err)

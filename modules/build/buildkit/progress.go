@@ -9,6 +9,8 @@ import (
 
 	"github.com/moby/buildkit/client"
 	digest "github.com/opencontainers/go-digest"
+
+	"github.com/pyrsia/appliance/modules/build/buildkit/cage"
 )
 
 // maxLogLine cuts a line that a command prints without an end.
@@ -20,16 +22,17 @@ type progress struct {
 	mu      sync.Mutex
 	out     io.Writer
 	started map[digest.Digest]bool
-	ended   map[digest.Digest]bool
+	over    map[digest.Digest]bool
 	names   map[digest.Digest]string
 	partial map[digest.Digest][]byte // output without its newline yet
 	failed  string                   // name of the first step that failed by itself
 	broken  string                   // runc's own complaint, "" if it had none
+	ended   string                   // why the cage ended a step, "" if it did not
 }
 
 func newProgress(out io.Writer) *progress {
 	return &progress{
-		out: out, started: map[digest.Digest]bool{}, ended: map[digest.Digest]bool{},
+		out: out, started: map[digest.Digest]bool{}, over: map[digest.Digest]bool{},
 		names: map[digest.Digest]string{}, partial: map[digest.Digest][]byte{},
 	}
 }
@@ -82,10 +85,10 @@ func (p *progress) begin(v *client.Vertex) {
 }
 
 func (p *progress) end(v *client.Vertex) {
-	if v.Completed == nil || p.ended[v.Digest] {
+	if v.Completed == nil || p.over[v.Digest] {
 		return
 	}
-	p.ended[v.Digest] = true
+	p.over[v.Digest] = true
 	p.flush(v.Digest)
 	switch {
 	case v.Cached:
@@ -149,6 +152,17 @@ func (p *progress) said(line []byte) {
 	if p.broken == "" && bytes.HasPrefix(line, []byte("runc run failed: ")) {
 		p.broken = string(line)
 	}
+	if p.ended == "" && bytes.HasPrefix(line, []byte(cage.Exceeded)) {
+		p.ended = string(line)
+	}
+}
+
+// exceeded is why a step was ended, "" where none was. A command that prints such a line
+// makes its own failure look so, and gains nothing by it.
+func (p *progress) exceeded() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ended
 }
 
 // brokenRuntime is why runc could not run a step, "" where it could.

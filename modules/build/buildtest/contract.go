@@ -46,7 +46,7 @@ func testEqual(t *testing.T, b *Bench, engines ...build.Engine) {
 		`sha256sum out/tiny.txt > "out/sum of it"`,
 		`cat "out/sum of it"`)
 	r.Outputs = append(r.Outputs, record.Output{File: "a/sum", Package: tinyPackage, Path: "out/sum of it"})
-	const want = "hello world, yes\ngood day\n-rw-r--r-- 1 0 0 9 1700000000 greeting.txt\n0027\n1700000000 UTC C.UTF-8 /root\n"
+	const want = "hello world, yes\ngood day\n-rw-r----- 1 0 0 9 1700000000 greeting.txt\n0027\n1700000000 UTC C.UTF-8 /root\n"
 	for i, e := range engines {
 		log := new(Log)
 		files, err := e.Build(t.Context(), b.Job(r, log))

@@ -31,6 +31,7 @@ const ProgramVariable = "PYRSIA_BUILDKITD"
 const (
 	buildkitdPackage = "github.com/moby/buildkit/cmd/buildkitd"
 	buildctlPackage  = "github.com/moby/buildkit/cmd/buildctl"
+	cagePackage      = "github.com/pyrsia/appliance/modules/build/buildkit/buildkittest/cageprogram"
 	relayPackage     = "github.com/pyrsia/appliance/modules/build/buildkit/buildkittest/relayprogram"
 
 	startTimeout = 60 * time.Second
@@ -95,8 +96,12 @@ func Launch(ctx context.Context, folder string, log io.Writer) (*Daemon, error) 
 		return nil, err
 	}
 	d := &Daemon{Address: "unix://" + socket, Root: filepath.Join(folder, "root"), exited: make(chan struct{})}
+	runc, err := goBuild(ctx, cagePackage)
+	if err != nil {
+		return nil, err
+	}
 	d.command = exec.Command(program, "--config", config, "--root", d.Root, "--addr", d.Address,
-		"--otel-socket-path", filepath.Join(folder, "otel.sock"),
+		"--otel-socket-path", filepath.Join(folder, "otel.sock"), "--oci-worker-binary", runc,
 		"--oci-worker=true", "--oci-worker-net=host", "--containerd-worker=false")
 	d.command.Stdout, d.command.Stderr = log, log
 	// A group of its own: a Ctrl-C at the terminal is for us, and we end it.

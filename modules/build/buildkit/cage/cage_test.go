@@ -1,0 +1,119 @@
+package cage
+
+import (
+	"bytes"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+func write(t *testing.T, content string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "config.json")
+	if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func TestConfine(t *testing.T) {
+	for name, c := range map[string]struct {
+		config    string
+		processes string
+		disk      int64
+	}{
+		"no limits":    {`{"root":{"path":"rootfs"}}`, "8192", 0},
+		"both":         {`{"process":{"rlimits":[{"type":"RLIMIT_NPROC","hard":50,"soft":50},{"type":"RLIMIT_FSIZE","hard":1048576,"soft":1}]}}`, "50", 1 << 20},
+		"unlimited":    {`{"process":{"rlimits":[{"type":"RLIMIT_NPROC","hard":18446744073709551615,"soft":1}]}}`, "8192", 0},
+		"other limits": {`{"process":{"rlimits":[{"type":"RLIMIT_NOFILE","hard":7,"soft":7}]},"linux":{"resources":{"memory":{"limit":9223372036854771712}}}}`, "8192", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := write(t, c.config)
+			s, err := confine(path)
+			if err != nil || s.disk != c.disk {
+				t.Fatalf("%+v, %v", s, err)
+			}
+			data, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var config struct {
+				Linux struct {
+					Resources struct {
+						PIDs   struct{ Limit json.Number }
+						Memory struct{ Limit json.Number }
+					}
+				}
+			}
+			if err := json.Unmarshal(data, &config); err != nil || config.Linux.Resources.PIDs.Limit.String() != c.processes {
+				t.Errorf("%s, %v; want %s processes", data, err, c.processes)
+			}
+			if strings.Contains(c.config, "memory") && config.Linux.Resources.Memory.Limit != "9223372036854771712" {
+				t.Errorf("another limit was changed: %s", data)
+			}
+		})
+	}
+	for _, bad := range []string{"", "{", "[]", `"x"`} {
+		if _, err := confine(write(t, bad)); err == nil {
+			t.Errorf("%q is taken", bad)
+		}
+	}
+}
+
+func TestBundleOf(t *testing.T) {
+	for args, want := range map[string]string{
+		"--log l --log-format json run --bundle /b --keep id": "/b",
+		"run -b /c id":       "/c",
+		"run --bundle=/d id": "/d",
+		"create id":          ".",
+	} {
+		if got, runs := bundleOf(strings.Fields(args)); got != want || !runs {
+			t.Errorf("%s: %q, %v", args, got, runs)
+		}
+	}
+	for _, args := range []string{"--version", "kill id KILL", "delete id", ""} {
+		if _, runs := bundleOf(strings.Fields(args)); runs {
+			t.Errorf("%q runs something", args)
+		}
+	}
+}
+
+// TestFull counts blocks as the disk has them: each file once, however many names it
+// has, and what is not there not at all.
+func TestFull(t *testing.T) {
+	folder := t.TempDir()
+	for _, name := range []string{"a", "b"} {
+		if err := os.WriteFile(filepath.Join(folder, name), bytes.Repeat([]byte("x"), 1<<20), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Link(filepath.Join(folder, "a"), filepath.Join(folder, "again")); err != nil {
+		t.Fatal(err)
+	}
+	sparse := filepath.Join(folder, "sparse")
+	if err := os.WriteFile(sparse, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(sparse, 1<<30); err != nil {
+		t.Fatal(err)
+	}
+	if !(&watch{upper: folder, limit: 2<<20 - 1}).full() {
+		t.Error("two files of a MiB fit less")
+	}
+	if (&watch{upper: folder, limit: 5 << 19}).full() {
+		t.Error("what is linked or sparse is counted in full")
+	}
+	if (&watch{upper: filepath.Join(folder, "none"), limit: 1}).full() {
+		t.Error("nothing is full")
+	}
+}
+
+func TestRunWithoutRunc(t *testing.T) {
+	t.Setenv(runcVariable, filepath.Join(t.TempDir(), "none"))
+	var b bytes.Buffer
+	if code := Run([]string{"run", "id"}, &b); code != 1 || !strings.HasPrefix(b.String(), "runc run failed: ") {
+		t.Errorf("%d, %s", code, b.String())
+	}
+}
