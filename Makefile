@@ -25,7 +25,7 @@ BIN     := bin
 DEMO    := .demo
 PACKAGES = $$(go list ./... | grep -v '/e2e$$')
 
-.PHONY: help build deb demo demo-stop demo-clean test e2e sim bench lint clean setup-build setup-test setup-demo setup-machine
+.PHONY: help build deb demo demo-stop demo-clean test e2e sim bench coverage coverage-clean lint clean setup-build setup-test setup-demo setup-machine
 
 help: ## Show what there is to make
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s$$'\t'
@@ -82,6 +82,18 @@ FROM  ?= 1
 sim: setup-test ## Simulate the vote under every fault: make sim N=5 SEEDS=10000 FROM=1
 	GOGC=800 SIM_N=$(N) SIM_SEEDS=$(SEEDS) SIM_FROM=$(FROM) SIM_FORKS=$$(($(SEEDS) / 50 + 1)) SIM_LIARS=$$(($(SEEDS) / 25 + 1)) go test -count=1 -timeout 80m -v -run '^(TestSim|TestSeeds|TestForks|TestLiars)$$' ./modules/quorum ./modules/quorum/order/sim
 
+# ONLY is a part of the names of the packages to do; AGAIN=1 also does what has a result.
+ONLY     ?=
+PARALLEL ?= 2
+COVERAGE := .coverage
+coverage: setup-demo build ## Rebuild known releases on two unlike machines into docs/coverage.md (hours)
+	@CGO_ENABLED=0 go build -trimpath -o $(BIN)/coverage ./e2e/coverage
+	@$(BIN)/coverage -folder $(COVERAGE) -bin $(BIN) -only "$(ONLY)" -parallel $(PARALLEL) $(if $(AGAIN),-again) run
+	@$(BIN)/coverage -folder $(COVERAGE) -bin $(BIN) stop
+
+coverage-clean: ## Stop the network of `make coverage` and remove it (the results stay)
+	@if [ -d $(COVERAGE) ]; then mkdir -p $(BIN); CGO_ENABLED=0 go build -trimpath -o $(BIN)/coverage ./e2e/coverage; $(BIN)/coverage -folder $(COVERAGE) -bin $(BIN) clean; else echo "there is no such network here"; fi
+
 # LEAVES is how long a log a new node follows in make bench.
 LEAVES ?= 1000000
 bench: setup-test build ## Measure what docs/benchmarks.md lists
@@ -95,5 +107,5 @@ lint: setup-build ## Format, vet, and the rules of the house (e2e/arch_test.go)
 	go vet -tags slow ./e2e/...
 	go test -run '^TestArchitecture' ./e2e
 
-clean: demo-clean ## Remove all that make built here
+clean: demo-clean coverage-clean ## Remove all that make built here
 	@rm -rf $(BIN) .tools

@@ -9,6 +9,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/pyrsia/appliance/modules/build/buildkit/cage"
 )
 
 // Buildkitd is a buildkitd of one's own: an OCI worker with runc, its root and
@@ -16,21 +18,29 @@ import (
 type Buildkitd struct {
 	process *Process
 	socket  string
+	runc    string // program that runs the steps
 }
 
-// NewBuildkitd is a buildkitd that is not started.
-func NewBuildkitd(program, folder string, outlive bool) *Buildkitd {
+// NewBuildkitd is a buildkitd that is not started, on a machine that looks as m says.
+// It runs steps by pyrsia in runc's place, as an installed one does.
+func NewBuildkitd(program, pyrsia, folder string, outlive bool, m Machine) *Buildkitd {
 	file := func(name string) string { return filepath.Join(folder, name) }
 	socket := file("bk.sock")
-	return &Buildkitd{socket: socket, process: &Process{
-		Name: "buildkitd", Folder: folder, Outlive: outlive, Args: []string{
-			// A file of our own, so that this machine's /etc/buildkit has no say.
-			program, "--config", file("buildkitd.toml"), "--root", file("root"), "--addr", "unix://" + socket,
-			// Steps have no network; "host" only keeps buildkitd from looking for
-			// network plug-ins.
-			"--otel-socket-path", file("otel.sock"), "--oci-worker=true", "--oci-worker-net=host", "--containerd-worker=false",
-		},
+	p := &Process{Name: "buildkitd", Folder: folder, Outlive: outlive, Env: m.Env, Args: []string{
+		// A file of our own, so that this machine's /etc/buildkit has no say.
+		program, "--config", file("buildkitd.toml"), "--root", filepath.Join(folder, m.Folder, "root"), "--addr", "unix://" + socket,
+		// Steps have no network; "host" only keeps buildkitd from looking for
+		// network plug-ins.
+		"--otel-socket-path", file("otel.sock"), "--oci-worker=true", "--oci-worker-net=host", "--containerd-worker=false",
+		"--oci-worker-binary", file(cage.Program),
 	}}
+	if m.Runc != "" {
+		p.Env = append(p.Env, "PYRSIA_RUNC="+m.Runc)
+	}
+	if m.Host != "" || m.CPUs != 0 || m.Umask != 0 {
+		p.within = m.within
+	}
+	return &Buildkitd{socket: socket, runc: pyrsia, process: p}
 }
 
 // Address is the worker's address, for build.workers.
@@ -54,6 +64,13 @@ func (b *Buildkitd) Start(ctx context.Context) error {
 		return err
 	}
 	if err := os.WriteFile(filepath.Join(b.process.Folder, "buildkitd.toml"), nil, 0o600); err != nil {
+		return err
+	}
+	link := filepath.Join(b.process.Folder, cage.Program)
+	if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Symlink(b.runc, link); err != nil {
 		return err
 	}
 	// A killed buildkitd leaves its socket, which would look like an answer.

@@ -94,6 +94,7 @@ type NodeSpec struct {
 	Share     bool      // whether it serves other nodes; default true
 	Packages  []string  // Maven packages to fetch ahead
 	Upload    string    // distribution.upload; default unlimited
+	Machine   Machine   // as its own buildkitd sees it
 
 	// Engine makes the build engine of a node in this process from the one for
 	// its Workers; nil leaves that. A change counts from the next start on.

@@ -55,7 +55,7 @@ func newNode(c *Cluster, s NodeSpec) *Node {
 		}
 	}
 	if s.Build && len(s.Workers) == 0 && c.spec.Buildkitd != "" {
-		n.buildkitd = NewBuildkitd(c.spec.Buildkitd, n.file("buildkitd"), c.spec.Outlive)
+		n.buildkitd = NewBuildkitd(c.spec.Buildkitd, c.spec.Pyrsia, n.file("buildkitd"), c.spec.Outlive, s.Machine)
 	}
 	return n
 }
