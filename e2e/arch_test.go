@@ -99,11 +99,13 @@ var technologies = map[string]string{
 	"modules/quorum/memberlist":   "github.com/hashicorp/memberlist",
 	"appliance/supervisor":        "github.com/thejerf/suture",
 	"modules/build/input/debian":  "github.com/ProtonMail/go-crypto",
+	"modules/build/input/git":     "github.com/go-git/",
 }
 
 // wired are technologies with more users than the node, and why.
 var wired = map[string][]string{
 	"modules/build/input/debian": {"modules/build/input"}, // exception: a pure format below its noun, no technology to choose
+	"modules/build/input/git":    {"modules/build/input"}, // exception: a protocol and its format below their noun, no technology to choose
 }
 
 func TestArchitectureTechnologies(t *testing.T) {

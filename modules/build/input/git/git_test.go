@@ -413,10 +413,8 @@ func TestHashNoticesAttacks(t *testing.T) {
 	}
 }
 
-// TestLargeFile has a file that is stored whole, and a next version of it that
-// is stored as a delta.
 func TestLargeFile(t *testing.T) {
-	noise := make([]byte, 24<<20)
+	noise := make([]byte, 6<<20)
 	state := uint32(1)
 	for i := range noise {
 		state = state*1664525 + 1013904223

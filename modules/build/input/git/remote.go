@@ -238,6 +238,9 @@ func (r *remote) ask(ctx context.Context, method, address string, content []byte
 	}}), method, address, content)
 	watch.Stop()
 	if err != nil {
+		if at := new(url.Error); errors.As(err, &at) {
+			err = at.Err // its address may be of a redirect, with a password
+		}
 		err = unavailable("%w", causeOf(ctx, err))
 		cancel(nil)
 		return nil, err
@@ -357,7 +360,10 @@ func (r *remote) download(ctx context.Context, wants []plumbing.Hash, depth int,
 	}
 	a.limit, a.full = r.bounds.pack, unavailable("the server sends more than %d bytes: use a server that gives single commits, or a release archive", r.bounds.pack)
 	_, err = io.Copy(into, demultiplexed(request, response))
-	if onDisk := new(os.PathError); err == nil || errors.As(err, &onDisk) {
+	switch onDisk := new(os.PathError); {
+	case err == nil && a.n > a.limit: // it all came with the head
+		return a.full
+	case err == nil || errors.As(err, &onDisk):
 		return err
 	}
 	return a.failed(unavailable("the server broke off: %.300q", err.Error()))
