@@ -68,9 +68,10 @@ type Source struct {
 
 // Options say how to get a source. The zero value is for use.
 type Options struct {
-	// Client's transport, proxy, jar and redirect rules count, beside the rules
-	// of this package; nil is a client with sane time limits for everything but
-	// a whole answer.
+	// Client's transport, jar and redirect rules count, beside the rules of this
+	// package; of an *http.Transport a copy is used, with connections of its
+	// own. nil is a client with sane time limits for all but a whole answer; a
+	// Timeout would be for the whole answer.
 	Client *http.Client
 	// Local allows file addresses: of a repository on this machine, for
 	// development and tests.

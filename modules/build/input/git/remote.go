@@ -41,7 +41,7 @@ const maxRedirects = 5
 // remote is a repository behind smart HTTP. It is for one caller at a time.
 type remote struct {
 	client *http.Client
-	own    bool   // the client is nobody else's
+	own    bool   // the client's connections are nobody else's
 	base   string // of the repository; it moves when the server redirects
 	stall  time.Duration
 	bounds bounds
@@ -55,9 +55,10 @@ func newRemote(u *url.URL, options Options) *remote {
 		r.stall = time.Minute
 	}
 	client := http.Client{Transport: defaultTransport()}
-	if r.own = options.Client == nil; !r.own {
+	if options.Client != nil {
 		client = *options.Client
 	}
+	client.Transport, r.own = separate(client.Transport)
 	rules := client.CheckRedirect
 	client.CheckRedirect = func(next *http.Request, via []*http.Request) error {
 		if err := checkRedirect(next, via); err != nil {
@@ -70,6 +71,18 @@ func newRemote(u *url.URL, options Options) *remote {
 	}
 	r.client = &client
 	return r
+}
+
+// separate makes a transport with connections of its own: one that others keep
+// open could carry a request before it is seen where it leads.
+func separate(transport http.RoundTripper) (http.RoundTripper, bool) {
+	if transport == nil {
+		transport = http.DefaultTransport
+	}
+	if t, ok := transport.(*http.Transport); ok {
+		return t.Clone(), true
+	}
+	return transport, false
 }
 
 func defaultTransport() *http.Transport {
@@ -232,7 +245,7 @@ func (r *remote) ask(ctx context.Context, method, address string, content []byte
 		if !r.from.admits(got.Conn) {
 			cancel(errPrivate)
 			if !got.Reused {
-				got.Conn.Close() // before anything is sent
+				got.Conn.Close() // before anything is sent; a reused one is not ours
 			}
 		}
 	}}), method, address, content)
