@@ -47,7 +47,7 @@ var (
 	fileSchema = schema("", "recipe package")
 	bodySchema = schema("platform builder timestamp! resolve commands supersedes",
 		"source", "debian", "environment", "output file", "image", "limits")
-	sourceSchema      = schema("maven url git tag commit folder sha256 into strip newline")
+	sourceSchema      = schema("maven url git tag commit submodules folder sha256 into strip newline")
 	debianSchema      = schema("suite! components packages! keys! bootstrap! variant")
 	environmentSchema = schema("locale time_zone umask newline variables work_dir")
 	outputSchema      = schema("package path! reference")
@@ -255,6 +255,9 @@ func (d *decoder) source(block *hcl.Block) record.Source {
 		SHA256: d.digest(c, "sha256"),
 		Into:   d.folder(c, "into", ""), Strip: d.number(c, "strip", 0, 0, 16), Newline: d.newline(c),
 	}
+	if _, set := c.Attributes["submodules"]; set {
+		s.Submodules = d.names(c, "submodules", submodulePattern, `a folder below the source's root, such as "lib/thing"`)
+	}
 	d.place(block, c, &s)
 	return s
 }
@@ -278,16 +281,16 @@ func (d *decoder) place(block *hcl.Block, c content, s *record.Source) {
 		return
 	}
 	if _, set := c.Attributes["sha256"]; !set && !d.hasUnknown() {
-		d.fail(block.DefRange, "No digest", `Add sha256 = "…": of an archive what sha256sum prints, of a commit what "pyrsia recipe check --fetch" finds.`)
+		d.fail(block.DefRange, "No digest", `Add sha256 = "…": "pyrsia recipe source" prints it with the rest of the block (of an archive it is what sha256sum prints).`)
 	}
 	git := len(places) == 1 && places[0] == "git"
-	for _, name := range []string{"tag", "commit"} {
+	for _, name := range []string{"tag", "commit", "submodules"} {
 		if a, set := c.Attributes[name]; set && len(places) == 1 && !git {
 			d.fail(a.Range, "Not of a repository", "%s goes with git, and this source is a %s.", name, places[0])
 		}
 	}
 	if _, set := c.Attributes["commit"]; git && !set {
-		d.fail(block.DefRange, "No commit", `A tag can be moved. Add commit = "…", the name of the commit that it stands for; "pyrsia recipe check --fetch" finds it.`)
+		d.fail(block.DefRange, "No commit", `A tag can be moved. Add commit = "…", the name of the commit that it stands for; "pyrsia recipe source" finds it.`)
 	}
 }
 
@@ -304,7 +307,7 @@ func (d *decoder) local(c content, s *record.Source) {
 	default:
 		s.URL, s.SHA256 = d.folders.name(folder), artifact.SHA256{}
 	}
-	for _, name := range []string{"sha256", "tag", "commit"} {
+	for _, name := range []string{"sha256", "tag", "commit", "submodules"} {
 		if other, set := c.Attributes[name]; set {
 			d.fail(other.Range, "Not of a folder", "%s goes with an archive or a commit; what is in a folder changes.", name)
 		}
@@ -314,8 +317,9 @@ func (d *decoder) local(c content, s *record.Source) {
 var (
 	// What git allows in a name of a reference (git-check-ref-format(1)), less what
 	// nobody uses.
-	tagPattern    = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+/@-]{0,199}$`)
-	commitPattern = regexp.MustCompile(`^(?:[0-9a-f]{40}|[0-9a-f]{64})$`)
+	tagPattern       = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9_.+/@-]{0,199}$`)
+	submodulePattern = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.+/@-]{0,199}$`)
+	commitPattern    = regexp.MustCompile(`^(?:[0-9a-f]{40}|[0-9a-f]{64})$`)
 )
 
 // newline is how lines end; the plain line feed is the absence of the other one, so

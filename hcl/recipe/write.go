@@ -1,6 +1,7 @@
 package recipe
 
 import (
+	"bytes"
 	"fmt"
 	"strconv"
 	"strings"
@@ -108,9 +109,20 @@ func (w writer) variables(variables []string) {
 	w.SetAttributeValue("variables", cty.ObjectVal(values))
 }
 
+// WriteSource is a source block as Write writes it.
+func WriteSource(s record.Source) []byte {
+	file := hclwrite.NewEmptyFile()
+	writer{file.Body()}.source(s)
+	return bytes.TrimLeft(hclwrite.Format(file.Bytes()), "\n")
+}
+
 func (w writer) source(s record.Source) {
 	b := w.block("source")
-	b.texts("maven", s.Maven, "url", s.URL, "git", s.Git, "tag", s.Tag, "commit", s.Commit, "sha256", s.SHA256.String(), "into", s.Into)
+	b.texts("maven", s.Maven, "url", s.URL, "git", s.Git, "tag", s.Tag, "commit", s.Commit)
+	if len(s.Submodules) > 0 {
+		b.list("submodules", s.Submodules)
+	}
+	b.texts("sha256", s.SHA256.String(), "into", s.Into)
 	b.number("strip", s.Strip)
 	b.texts("newline", s.Newline)
 }

@@ -21,6 +21,7 @@ recipe "pkg:maven/org.acme/thing@1.0" {
     commit  = "0123456789abcdef0123456789abcdef01234567"
     sha256  = "03820ab800fd58fc3b1a9d07799de4060002f249d4783135765857fd3163fa09"
     newline = "crlf"
+    submodules = ["lib/b", "lib/a"]
   }
   source {
     url    = "https://source.example/thing.zip"

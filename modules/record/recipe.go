@@ -28,15 +28,16 @@ type Recipe struct {
 // Source is an archive to build from, or the tree of a commit. Exactly one of Maven,
 // URL and Git is set.
 type Source struct {
-	Maven   string          `json:"maven"`             // "group:artifact:version:classifier:extension"
-	URL     string          `json:"url"`               // where else the archive is
-	Git     string          `json:"git,omitempty"`     // address of a repository
-	Tag     string          `json:"tag,omitempty"`     // by which people know the commit, and a repository that hides commits finds it
-	Commit  string          `json:"commit,omitempty"`  // of Git: 40 or 64 lower-case hexadecimal digits
-	SHA256  artifact.SHA256 `json:"sha256"`            // of the archive; of a commit, of its tree packed by the rule of modules/build/input/git
-	Into    string          `json:"into"`              // folder to unpack into, absolute; "" is the working folder
-	Strip   int64           `json:"strip"`             // leading path segments to drop
-	Newline string          `json:"newline,omitempty"` // NewlineCRLF: each line of a text file ends as on Windows
+	Maven      string          `json:"maven"`                // "group:artifact:version:classifier:extension"
+	URL        string          `json:"url"`                  // where else the archive is
+	Git        string          `json:"git,omitempty"`        // address of a repository
+	Tag        string          `json:"tag,omitempty"`        // by which people know the commit, and a repository that hides commits finds it
+	Commit     string          `json:"commit,omitempty"`     // of Git: 40 or 64 lower-case hexadecimal digits
+	Submodules []string        `json:"submodules,omitempty"` // of Git: folders that other sources fill, sorted
+	SHA256     artifact.SHA256 `json:"sha256"`               // of the archive; of a commit, of its tree packed by the rule of modules/build/input/git
+	Into       string          `json:"into"`                 // folder to unpack into, absolute; "" is the working folder
+	Strip      int64           `json:"strip"`                // leading path segments to drop
+	Newline    string          `json:"newline,omitempty"`    // NewlineCRLF: each line of a text file ends as on Windows
 }
 
 // NewlineCRLF is how a line ends in a release that was made on Windows. The other end

@@ -5,9 +5,13 @@ recipe "pkg:maven/org.acme/thing@1.0" {
   resolve   = "maven"
 
   source {
-    git     = "https://source.example/thing.git"
-    tag     = "v1.0"
-    commit  = "0123456789abcdef0123456789abcdef01234567"
+    git    = "https://source.example/thing.git"
+    tag    = "v1.0"
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    submodules = [
+      "lib/a",
+      "lib/b",
+    ]
     sha256  = "03820ab800fd58fc3b1a9d07799de4060002f249d4783135765857fd3163fa09"
     newline = "crlf"
   }

@@ -181,6 +181,9 @@ func (h *holding) source(ctx context.Context, e record.LockEntry) error {
 	if err != nil {
 		return err
 	}
+	if s := named[e.Path]; s.Git != "" {
+		return h.holdCommit(ctx, e, s, h.counter.bytes)
+	}
 	places, err := h.sourcePlaces(named[e.Path], e.Path)
 	if err != nil {
 		return unavailable(e.Path, err)

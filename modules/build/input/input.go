@@ -27,6 +27,7 @@ import (
 	"net/url"
 	"os"
 	"path"
+	"path/filepath"
 	"sync/atomic"
 	"time"
 
@@ -120,7 +121,14 @@ func New(config Config) (*Keeper, error) {
 	if err := k.SetUpstreams(config.Upstreams); err != nil {
 		return nil, err
 	}
-	var err error
+	// A crash leaves the folder that a commit was fetched into.
+	left, err := filepath.Glob(filepath.Join(config.Folder, commitScratch+"*"))
+	for _, folder := range left {
+		err = errors.Join(err, os.RemoveAll(folder))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("input: %w", err)
+	}
 	k.proven, err = openProven(durable.OS(true), config.Folder)
 	return k, err
 }
@@ -159,8 +167,12 @@ type Progress struct {
 type Report func(Progress)
 
 // SourcePath is the path of a source in a lock: of a Maven source its path in
-// the repository; of another its digest and the last part of its address.
+// the repository; of a commit its digest and the commit's name; of another its digest
+// and the last part of its address.
 func SourcePath(s record.Source) (string, error) {
+	if s.Git != "" {
+		return commitPath(s)
+	}
 	if s.Maven != "" {
 		m, err := artifact.ParseMaven(s.Maven)
 		if err != nil {
@@ -177,6 +189,14 @@ func SourcePath(s record.Source) (string, error) {
 		name = s.SHA256.String() + "/source"
 	}
 	return name, nil
+}
+
+func commitPath(s record.Source) (string, error) {
+	path := s.SHA256.String() + "/" + s.Commit + ".tar"
+	if artifact.CheckFile(path) != nil {
+		return "", fmt.Errorf("%w commit %.100q of %.200q", artifact.ErrMalformed, s.Commit, s.Git)
+	}
+	return path, nil
 }
 
 // poisoned and unavailable are the two shapes of every error about a file.

@@ -94,6 +94,9 @@ func (r *resolving) sources(ctx context.Context) error {
 }
 
 func (r *resolving) source(ctx context.Context, path string, s record.Source) (artifact.Descriptor, error) {
+	if s.Git != "" {
+		return r.commit(ctx, path, s, r.counter.arrived)
+	}
 	if d, found := r.config.Store.Stat(s.SHA256); found {
 		return d, nil
 	}
