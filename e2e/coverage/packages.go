@@ -84,7 +84,7 @@ func (c *coverage) name(i imported) string {
 // importAll runs the import as an operator does, over the whole folder.
 func (c *coverage) importAll(ctx context.Context) ([]imported, error) {
 	command := exec.CommandContext(ctx, c.spec.Pyrsia, "recipe", "import", c.specs, "--output", filepath.Join(c.folder, "recipes"),
-		"--repository", c.spec.Upstreams.Maven, "--force", "--json")
+		"--repository", c.spec.Upstreams.Maven, "--archive", "--force", "--json")
 	command.Stderr = os.Stderr
 	out, err := command.Output()
 	var all []imported

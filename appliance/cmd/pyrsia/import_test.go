@@ -3,7 +3,9 @@ package main
 import (
 	"archive/zip"
 	"bytes"
+	"crypto/sha256"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -14,6 +16,7 @@ import (
 	"time"
 
 	"github.com/pyrsia/appliance/hcl/recipe"
+	"github.com/pyrsia/appliance/modules/build/input/git/gittest"
 )
 
 const thingSpec = `groupId=org.acme
@@ -85,7 +88,7 @@ func TestRecipeImport(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	out, _, code := pyrsia(t, "recipe", "import", filepath.Join(folder, "specs"), "-o", filepath.Join(folder, "out"), "--repository", base, "--json")
+	out, _, code := pyrsia(t, "recipe", "import", filepath.Join(folder, "specs"), "-o", filepath.Join(folder, "out"), "--repository", base, "--json", "--archive")
 	var all []imported
 	if err := json.Unmarshal([]byte(out), &all); err != nil || code != 0 || len(all) != 4 {
 		t.Fatalf("%d imported, exit code %d, %v: %s", len(all), code, err, out)
@@ -112,22 +115,22 @@ func TestRecipeImport(t *testing.T) {
 	}
 
 	// The same again changes nothing; what somebody changed is left alone.
-	if out, errOut, code := pyrsia(t, "recipe", "import", filepath.Join(folder, "specs"), "-o", filepath.Join(folder, "out"), "--repository", base); code != 0 || !strings.Contains(out, "1 of 4 imported") {
+	if out, errOut, code := pyrsia(t, "recipe", "import", filepath.Join(folder, "specs"), "-o", filepath.Join(folder, "out"), "--repository", base, "--archive"); code != 0 || !strings.Contains(out, "1 of 4 imported") {
 		t.Errorf("exit code %d: %s%s", code, out, errOut)
 	}
 	if err := os.WriteFile(file, append(text, "# mine\n"...), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	spec := filepath.Join(folder, "specs", "thing-1.0.buildspec")
-	if _, errOut, code := pyrsia(t, "recipe", "import", spec, "-o", filepath.Join(folder, "out"), "--repository", base); code != 1 || !strings.Contains(errOut, "is there and differs") {
+	if _, errOut, code := pyrsia(t, "recipe", "import", spec, "-o", filepath.Join(folder, "out"), "--repository", base, "--archive"); code != 1 || !strings.Contains(errOut, "is there and differs") {
 		t.Errorf("exit code %d: %s", code, errOut)
 	}
-	if _, errOut, code := pyrsia(t, "recipe", "import", spec, "-o", filepath.Join(folder, "out"), "--repository", base, "--force"); code != 0 {
+	if _, errOut, code := pyrsia(t, "recipe", "import", spec, "-o", filepath.Join(folder, "out"), "--repository", base, "--force", "--archive"); code != 0 {
 		t.Errorf("exit code %d: %s", code, errOut)
 	}
 
 	// One without a folder is printed.
-	out, _, code = pyrsia(t, "recipe", "import", spec, "--repository", base, "--builder", "17=pkg:docker/acme/jdk@17")
+	out, _, code = pyrsia(t, "recipe", "import", spec, "--repository", base, "--archive", "--builder", "17=pkg:docker/acme/jdk@17")
 	if printed, err := recipe.Parse([]byte(out), "out"); code != 0 || err != nil || printed.Builder != "pkg:docker/acme/jdk@17" {
 		t.Errorf("exit code %d, %v: %s", code, err, out)
 	}
@@ -167,6 +170,52 @@ func TestRecipeNew(t *testing.T) {
 	} {
 		if _, errOut, code := pyrsia(t, append([]string{"recipe", "new", "--repository", base, "--maven", "3.9.9"}, c.args...)...); code == 0 || !strings.Contains(errOut, c.says) {
 			t.Errorf("%q: exit code %d, %s; want %q", c.args, code, errOut, c.says)
+		}
+	}
+}
+
+// TestCommits: a tag in a git repository becomes a source that names the commit, for an
+// import as for a block that is asked for.
+func TestCommits(t *testing.T) {
+	repository := gittest.New(t)
+	commit := repository.Commit(repository.Tree(map[string]gittest.File{
+		"pom.xml": {Content: "<project><groupId>org.acme</groupId><artifactId>thing</artifactId><version>1.0</version><properties><project.build.outputTimestamp>2024-01-02T03:04:05Z</project.build.outputTimestamp></properties></project>"},
+	}))
+	repository.Point("refs/tags/v1.0", commit)
+	git := httptest.NewServer(repository)
+	t.Cleanup(git.Close)
+	base, address := mavenRepository(t), git.URL+"/thing.git"
+	spec := filepath.Join(t.TempDir(), "thing-1.0.buildspec")
+	if err := os.WriteFile(spec, []byte(strings.Replace(thingSpec, "https://git.example/thing.git", address, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, errOut, code := pyrsia(t, "recipe", "import", spec, "--repository", base)
+	made, err := recipe.Parse([]byte(out), "out")
+	if code != 0 || err != nil || made.Sources[0].Git != address || made.Sources[0].Commit != commit || made.Sources[0].Tag != "v1.0" {
+		t.Fatalf("exit code %d, %v: %s%s", code, err, out, errOut)
+	}
+	block, errOut, code := pyrsia(t, "recipe", "source", "--git", address, "--tag", "v1.0")
+	if code != 0 || !strings.Contains(block, made.Sources[0].SHA256.String()) || !strings.Contains(block, commit) || !strings.HasPrefix(block, "source {\n") {
+		t.Errorf("exit code %d: %s%s", code, block, errOut)
+	}
+	block, _, code = pyrsia(t, "recipe", "source", "--maven", "org.apache.maven:apache-maven:3.9.9:bin:tar.gz", "--repository", base, "--json")
+	if code != 0 || !strings.Contains(block, `"maven": "org.apache.maven:apache-maven:3.9.9:bin:tar.gz"`) {
+		t.Errorf("exit code %d: %s", code, block)
+	}
+	block, _, code = pyrsia(t, "recipe", "source", "--url", base+"/org/acme/thing/1.0/thing-1.0.jar")
+	if code != 0 || !strings.Contains(block, fmt.Sprintf("%x", sha256.Sum256([]byte("jar")))) {
+		t.Errorf("exit code %d: %s", code, block)
+	}
+	for _, c := range []struct{ args, says string }{
+		{"--git " + address + " --tag v2", `has no tag "v2"`},
+		{"--git " + address, "tag"},
+		{"--url ftp://x.example/y", "want an http or https address"},
+		{"--url " + base + "/none", "404"},
+		{"--maven a:b --repository " + base, "Maven coordinates"},
+		{"", "at least one"},
+	} {
+		if _, errOut, code := pyrsia(t, append([]string{"recipe", "source"}, strings.Fields(c.args)...)...); code == 0 || !strings.Contains(errOut, c.says) {
+			t.Errorf("%s: exit code %d, %s; want %q", c.args, code, errOut, c.says)
 		}
 	}
 }

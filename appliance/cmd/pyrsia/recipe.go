@@ -21,7 +21,7 @@ import (
 
 func recipeCommand(a *app) *cobra.Command {
 	return group("recipe", "Make, check and compare recipes, find their inputs", "  pyrsia recipe check plexus-archiver.hcl\n  pyrsia recipe list",
-		recipeNewCommand(a), recipeImportCommand(a), recipeCheckCommand(a), recipeFmtCommand(a), recipeShowCommand(a), recipeDiffCommand(a), recipeLockCommand(a), recipeListCommand(a))
+		recipeNewCommand(a), recipeImportCommand(a), recipeSourceCommand(a), recipeCheckCommand(a), recipeFmtCommand(a), recipeShowCommand(a), recipeDiffCommand(a), recipeLockCommand(a), recipeListCommand(a))
 }
 
 // checked is what `recipe check --json` prints of each file.

@@ -258,6 +258,7 @@ func (n *newRecipe) run(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
+	n.archive = n.git == ""
 	importer, err := n.importer()
 	if err != nil {
 		return err

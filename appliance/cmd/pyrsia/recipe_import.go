@@ -16,6 +16,7 @@ import (
 
 	"github.com/pyrsia/appliance/hcl/recipe"
 	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/build/input"
 	"github.com/pyrsia/appliance/modules/buildspec"
 	"github.com/pyrsia/appliance/modules/buildspec/web"
 )
@@ -34,6 +35,7 @@ type importing struct {
 	repository string
 	builders   []string // JDK=PURL
 	force      bool
+	archive    bool // ask no git repository
 }
 
 // imported is what `recipe import --json` prints of each buildspec.
@@ -70,6 +72,7 @@ gone through as a whole.`,
 	flags.StringVar(&i.repository, "repository", "", "`URL` of the Maven repository of the release; the default is the maven upstream of pyrsia.hcl")
 	flags.StringArrayVar(&i.builders, "builder", nil, "builder image for a JDK, as `JDK=PURL`; may be given again")
 	flags.BoolVar(&i.force, "force", false, "replace recipes that are there and differ")
+	flags.BoolVar(&i.archive, "archive", false, "take source-release archives, and ask no git repository")
 	return cmd
 }
 
@@ -153,7 +156,23 @@ func (i *importing) importer() (*buildspec.Importer, error) {
 		}
 		chosen[jdk] = purl
 	}
-	return &buildspec.Importer{Repository: repository, Builders: chosen}, nil
+	importer := &buildspec.Importer{Repository: repository, Builders: chosen}
+	if !i.archive {
+		importer.Sources = commits{}
+	}
+	return importer, nil
+}
+
+// commits are git repositories as an import asks them.
+type commits struct{ input.Commits }
+
+// Pack implements buildspec.Sources.
+func (c commits) Pack(ctx context.Context, repository, tag string, w io.Writer) (string, error) {
+	commit, err := c.Commits.Pack(ctx, repository, tag, w)
+	if errors.Is(err, input.ErrAbsent) {
+		err = fmt.Errorf("%w: %w", buildspec.ErrAbsent, err)
+	}
+	return commit, err
 }
 
 // importsAtOnce is how many buildspecs are imported at once: most of the time goes into
