@@ -289,7 +289,7 @@ func (r *reactor) inherit(m *module) {
 	}
 	m.finalName = first(m.finalName, m.parent.project.Build.FinalName)
 	m.directory = first(m.directory, m.parent.project.Build.Directory)
-	m.rewrites = m.rewrites || m.parent.rewrites && !strings.HasPrefix(m.parent.file, remoteFolder)
+	m.rewrites = m.rewrites || m.parent.rewrites
 }
 
 func first(texts ...string) string {

@@ -21,7 +21,6 @@ import (
 	"os"
 	"path"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -69,11 +68,17 @@ type Limits struct {
 	// fewest builds of this engine; with none reachable it fails.
 	Addresses []string
 
-	// Memory, Time and CPUs bound every build, whatever its recipe allows. Bytes, and
-	// thousandths of a processor; 0 is no bound.
-	Memory int64
-	Time   time.Duration
-	CPUs   int64
+	// Memory, Disk, Time, CPUs and Processes bound every build, whatever its recipe
+	// allows. Bytes, and thousandths of a processor; 0 is no bound.
+	Memory    int64
+	Disk      int64
+	Time      time.Duration
+	CPUs      int64
+	Processes int64
+
+	// Cache is what each worker keeps of earlier builds, bytes; 0 leaves that to the
+	// worker.
+	Cache int64
 }
 
 // Engine implements build.Engine. It is safe for concurrent use and holds
@@ -83,7 +88,7 @@ type Engine struct {
 
 	mu      sync.Mutex // guards what follows
 	limits  Limits
-	running map[string]int // builds by address
+	workers map[string]*standing // by address
 }
 
 var _ build.Engine = (*Engine)(nil)
@@ -93,7 +98,7 @@ func New(config Config) (*Engine, error) {
 	if config.Scratch == "" {
 		config.Scratch = os.TempDir()
 	}
-	e := &Engine{config: config, running: map[string]int{}}
+	e := &Engine{config: config, workers: map[string]*standing{}}
 	return e, e.SetLimits(config.Limits)
 }
 
@@ -200,13 +205,20 @@ func (e *Engine) run(ctx context.Context, job build.Job, relay *relayPlan, do fu
 		p.limits.CPUPeriod, p.limits.CPUQuota = period, cpus*period/1000
 	}
 
-	c, release, err := e.connect(ctx, limits.Addresses)
+	p.disk, p.processes = lower(job.Recipe.Limits.Disk, limits.Disk), lower(job.Recipe.Limits.Processes, limits.Processes)
+
+	c, address, err := e.connect(ctx, limits.Addresses)
 	if err != nil {
 		return err
 	}
-	defer release()
-	err = do(ctx, &run{plan: p, client: c})
-	return e.explain(ctx, p, err)
+	defer c.Close()
+	if len(limits.Addresses) > 1 {
+		p.log.say("on the worker %s", address)
+	}
+	e.prune(ctx, c, address, limits.Cache, p.log)
+	err = e.explain(ctx, p, do(ctx, &run{plan: p, client: c}))
+	e.unclaim(address, fault(ctx, err))
+	return err
 }
 
 // memoryFile is a file of the memory controller that runc did not find.
@@ -254,44 +266,6 @@ func lower(a, b int64) int64 {
 		a = b
 	}
 	return max(a, 0)
-}
-
-// connect takes the least busy buildkitd that answers.
-func (e *Engine) connect(ctx context.Context, addresses []string) (*client.Client, func(), error) {
-	var failures []error
-	for left := addresses; len(left) > 0; {
-		var address string
-		address, left = e.claim(left)
-		c, err := dial(ctx, address)
-		if err == nil {
-			return c, func() { c.Close(); e.unclaim(address) }, nil
-		}
-		e.unclaim(address)
-		failures = append(failures, fmt.Errorf("%s: %w", address, err))
-	}
-	return nil, nil, fmt.Errorf("no buildkitd answers: %w", errors.Join(failures...))
-}
-
-// claim takes the least busy of some addresses; left are the others.
-func (e *Engine) claim(addresses []string) (address string, left []string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	best := 0
-	for i, a := range addresses {
-		if e.running[a] < e.running[addresses[best]] {
-			best = i
-		}
-	}
-	e.running[addresses[best]]++
-	return addresses[best], slices.Delete(slices.Clone(addresses), best, best+1)
-}
-
-func (e *Engine) unclaim(address string) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.running[address]--; e.running[address] == 0 {
-		delete(e.running, address)
-	}
 }
 
 // dial connects and asks one small question, since the client itself connects

@@ -64,6 +64,47 @@ func TestNoDaemon(t *testing.T) {
 	}
 }
 
+// TestFailOver: a build goes to the worker that answers, and the one that does not is
+// known for it.
+func TestFailOver(t *testing.T) {
+	d := buildkittest.Start(t)
+	gone := "unix://" + filepath.Join(t.TempDir(), "gone.sock")
+	e := newEngine(t, d)
+	must(t, e.SetLimits(buildkit.Limits{Addresses: []string{gone, d.Address}, Cache: 1 << 30}))
+	b := buildtest.NewBench(t)
+	log := new(buildtest.Log)
+	_, err := e.Build(t.Context(), b.Job(b.Recipe(`exit 3`), log))
+	if !errors.Is(err, build.ErrFailed) || !strings.Contains(log.String(), "on the worker "+d.Address) {
+		t.Errorf("%v\n%s", err, log)
+	}
+	workers := e.Workers(t.Context())
+	if len(workers) != 2 || workers[0].Err == nil || !workers[0].Rests || workers[0].Version != "" {
+		t.Errorf("the one that is gone: %+v", workers)
+	}
+	if len(workers) == 2 && (workers[1].Err != nil || workers[1].Rests || workers[1].Version == "" || workers[1].Running != 0) {
+		t.Errorf("the one that built: %+v", workers[1])
+	}
+}
+
+// TestPrune wants a worker's cache below its cap.
+func TestPrune(t *testing.T) {
+	d := buildkittest.Start(t)
+	e := newEngine(t, d)
+	b := buildtest.NewBench(t)
+	if _, err := e.Build(t.Context(), b.Job(b.Recipe(`i=0; while [ $i -lt 40 ]; do cat /bin/bash > file$i; i=$((i+1)); done; mkdir out; echo a > out/tiny.txt`), new(buildtest.Log))); err != nil && !errors.Is(err, build.ErrFailed) {
+		t.Fatal(err)
+	}
+	before := e.Workers(t.Context())[0].Cache
+	must(t, e.SetLimits(buildkit.Limits{Addresses: []string{d.Address}, Cache: 1 << 20}))
+	_, err := e.Build(t.Context(), b.Job(b.Recipe(`exit 3`), new(buildtest.Log)))
+	if !errors.Is(err, build.ErrFailed) {
+		t.Fatal(err)
+	}
+	if after := e.Workers(t.Context())[0].Cache; before < 20<<20 || after > before/2 {
+		t.Errorf("the cache had %d bytes, and has %d", before, after)
+	}
+}
+
 // TestDaemonDies wants the machine's failure told from the recipe's.
 func TestDaemonDies(t *testing.T) {
 	folder, err := os.MkdirTemp("", "bk")

@@ -45,12 +45,14 @@ const storeID = "inputs"
 
 // plan is a job in BuildKit's terms.
 type plan struct {
-	job     build.Job
-	scratch string // folder of packed layers
-	limits  llb.LinuxResources
-	cgroup  string // parent, "" for BuildKit's own
-	relay   *relayPlan
-	log     *progress
+	job       build.Job
+	scratch   string // folder of packed layers
+	limits    llb.LinuxResources
+	disk      int64  // bytes of a step's files, 0 for no bound
+	processes int64  // of a step at once, 0 for the worker's own bound
+	cgroup    string // parent, "" for BuildKit's own
+	relay     *relayPlan
+	log       *progress
 
 	inputs *layout
 	policy []*spb.Rule
@@ -221,11 +223,11 @@ func (p *plan) step(name, script string) ([]llb.RunOption, error) {
 	if p.cgroup != "" {
 		options = append(options, llb.WithCgroupParent(p.cgroup))
 	}
-	if disk := p.job.Recipe.Limits.Disk; disk > 0 {
-		options = append(options, llb.AddUlimit(llb.UlimitFsize, disk, disk))
+	if p.disk > 0 {
+		options = append(options, llb.AddUlimit(llb.UlimitFsize, p.disk, p.disk))
 	}
-	if n := p.job.Recipe.Limits.Processes; n > 0 {
-		options = append(options, llb.AddUlimit(llb.UlimitNproc, n, n))
+	if p.processes > 0 {
+		options = append(options, llb.AddUlimit(llb.UlimitNproc, p.processes, p.processes))
 	}
 	if p.relay != nil {
 		arguments = append(append([]string{relayProgram}, p.relay.program[1:]...), append([]string{mirrorSocket, MirrorAddress, "--"}, arguments...)...)
