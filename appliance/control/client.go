@@ -194,6 +194,11 @@ func (c *Client) CancelBuild(ctx context.Context, ref string) error {
 	return err
 }
 
+// Workers implements Node.
+func (c *Client) Workers(ctx context.Context) ([]Worker, error) {
+	return fetch[[]Worker](ctx, c, "/v1/workers", nil)
+}
+
 // Inputs implements Node.
 func (c *Client) Inputs(ctx context.Context, ref string) ([]Input, error) {
 	return fetch[[]Input](ctx, c, "/v1/build/inputs", url.Values{"ref": {ref}})

@@ -94,6 +94,9 @@ type Builder interface {
 	// members go on with what is on the chain.
 	CancelBuild(ctx context.Context, ref string) error
 
+	// Workers are the buildkitd instances that this node builds with, as they are now.
+	Workers(ctx context.Context) ([]Worker, error)
+
 	// Inputs are the locked files of a build, and what each is to it.
 	Inputs(ctx context.Context, ref string) ([]Input, error)
 
@@ -476,6 +479,16 @@ type OutputVote struct {
 	File     artifact.Descriptor `json:"file"`
 	Equal    bool                `json:"equal"`
 	Explain  string              `json:"explain,omitempty"` // where it differs, one line per place
+}
+
+// Worker is a buildkitd as it is now.
+type Worker struct {
+	Address string `json:"address"`
+	State   string `json:"state"`             // "ready", "resting" after failures of its own, "unreachable"
+	Version string `json:"version,omitempty"` // of BuildKit
+	Running int    `json:"running"`           // builds of this node
+	Cache   int64  `json:"cache"`             // bytes kept of earlier builds
+	Reason  string `json:"reason,omitempty"`  // why it is not ready
 }
 
 // Input is one locked file of a build.

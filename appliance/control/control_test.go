@@ -131,6 +131,10 @@ func (m *memory) CancelBuild(_ context.Context, ref string) error {
 	return m.fail
 }
 
+func (m *memory) Workers(context.Context) ([]Worker, error) {
+	return []Worker{{Address: "unix:///x", State: "ready", Cache: 7}}, m.fail
+}
+
 func (m *memory) Inputs(_ context.Context, ref string) ([]Input, error) {
 	return []Input{{Kind: "maven", Path: ref, Role: "plugin", Proof: record.ProofChain}}, m.fail
 }
@@ -211,6 +215,8 @@ func ask(ctx context.Context, n Node) (answers []string, failures []error) {
 	}
 	one([]any{*lock, lines}, err)
 	one("cancelled", n.CancelBuild(ctx, "b1"))
+	workers, err := n.Workers(ctx)
+	one(workers, err)
 	inputs, err := n.Inputs(ctx, "b1")
 	one(inputs, err)
 	differences, err := n.Differences(ctx, "b1")

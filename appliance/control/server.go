@@ -62,6 +62,9 @@ func New(node Node) *Server {
 	s.mux.HandleFunc("POST /v1/build/cancel", get(func(r *http.Request) (struct{}, error) {
 		return struct{}{}, node.CancelBuild(r.Context(), r.FormValue("ref"))
 	}))
+	s.mux.HandleFunc("GET /v1/workers", list(func(r *http.Request) ([]Worker, error) {
+		return node.Workers(r.Context())
+	}))
 	s.mux.HandleFunc("GET /v1/build/inputs", list(func(r *http.Request) ([]Input, error) {
 		return node.Inputs(r.Context(), r.FormValue("ref"))
 	}))

@@ -126,7 +126,10 @@ func (b *builder) makeEngine(cfg *config.Config) error {
 }
 
 func engineLimits(cfg *config.Config) buildkit.Limits {
-	return buildkit.Limits{Addresses: cfg.Build.Workers, Memory: cfg.Build.Memory, Time: cfg.Build.Timeout}
+	b := cfg.Build
+	return buildkit.Limits{
+		Addresses: b.Workers, Memory: b.Memory, Disk: b.Disk, Time: b.Timeout, CPUs: 1000 * b.CPUs, Processes: b.Processes, Cache: b.Cache,
+	}
 }
 
 // builds is the engine as the node uses it.
@@ -177,7 +180,7 @@ func (b *builder) makeMember(cfg *config.Config) (err error) {
 }
 
 func publishLimits(cfg *config.Config) publish.Limits {
-	return publish.Limits{Parallel: int(cfg.Build.Parallel), Deadline: cfg.Build.Timeout}
+	return publish.Limits{Parallel: int(cfg.Build.Parallel), Deadline: cfg.Build.Timeout, Keep: cfg.Build.Keep}
 }
 
 func (b *builder) makeTree(*config.Config) error {

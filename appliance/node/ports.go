@@ -158,6 +158,9 @@ func (p pinning) Put(ctx context.Context, r io.Reader) (artifact.Descriptor, err
 	return d, p.Store.Pin(d.SHA256)
 }
 
+// Release implements publish.Store.
+func (p pinning) Release(digest artifact.SHA256) error { return p.Store.Unpin(digest) }
+
 // inputStore is the store as that of locked inputs.
 type inputStore struct{ pinning }
 

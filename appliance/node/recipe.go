@@ -118,3 +118,26 @@ func (n *Node) CancelBuild(ctx context.Context, ref string) error {
 	}
 	return nil
 }
+
+// Workers implements control.Builder.
+func (n *Node) Workers(ctx context.Context) ([]control.Worker, error) {
+	builder := n.builder.Load()
+	if builder == nil {
+		return nil, control.WithHint(fmt.Errorf("%w: this is a regular node; it builds nothing", control.ErrRefused), "ask on one of the build nodes")
+	}
+	var workers []control.Worker
+	for _, w := range builder.engine.Workers(ctx) {
+		c := control.Worker{Address: w.Address, State: "ready", Version: w.Version, Running: w.Running, Cache: w.Cache}
+		if w.Err != nil {
+			c.Reason = w.Err.Error()
+		}
+		switch {
+		case w.Version == "":
+			c.State = "unreachable"
+		case w.Rests:
+			c.State = "resting"
+		}
+		workers = append(workers, c)
+	}
+	return workers, nil
+}

@@ -49,6 +49,18 @@ func (d *decoder) checkRole() {
 		d.fail("build.memory", at, "Memory too small", fmt.Sprintf("No build runs in %s.", FormatSize(c.Build.Memory)),
 			fmt.Sprintf("allow at least %q", FormatSize(minimumMemory)))
 	}
+	if at := d.origin("build.disk"); !at.IsZero() && !d.failed("build.disk") && c.Build.Disk < minimumDisk {
+		d.fail("build.disk", at, "Disk too small", fmt.Sprintf("No build fits into %s.", FormatSize(c.Build.Disk)),
+			fmt.Sprintf("allow at least %q", FormatSize(minimumDisk)))
+	}
+	if at := d.origin("build.cache"); !at.IsZero() && !d.failed("build.cache") && c.Build.Cache < minimumDisk {
+		d.fail("build.cache", at, "Cache too small", fmt.Sprintf("A worker that keeps %s builds everything anew, and its builder images too.", FormatSize(c.Build.Cache)),
+			fmt.Sprintf("allow at least %q", FormatSize(minimumDisk)))
+	}
+	if at := d.origin("build.keep"); !at.IsZero() && !d.failed("build.keep") && c.Build.Keep < minimumKeep {
+		d.fail("build.keep", at, "Time too short", fmt.Sprintf("Within %s nobody has read the log of a build that failed.", FormatDuration(c.Build.Keep)),
+			fmt.Sprintf("allow at least %q", FormatDuration(minimumKeep)))
+	}
 	if at := d.origin("network.max_age"); !at.IsZero() && !d.failed("network.max_age") && c.Network.MaxAge < minimumAge {
 		d.fail("network.max_age", at, "Time too short",
 			fmt.Sprintf("A quiet network writes a block every ten minutes, so that a checkpoint is often older than %s.", FormatDuration(c.Network.MaxAge)),
@@ -122,6 +134,8 @@ func (d *decoder) checkPaths() {
 // Limits that keep a typing error from making everything fail.
 const (
 	minimumTimeout = 10 * time.Second
+	minimumDisk    = 1 << 30 // bytes: an unpacked builder image alone has half of it
+	minimumKeep    = time.Hour
 	minimumMemory  = 64 << 20         // bytes: less, and no shell starts under BuildKit
 	minimumAge     = 11 * time.Minute // a heartbeat, and a minute for it to arrive
 )

@@ -122,12 +122,17 @@ type Distribution struct {
 
 // BuildLimits is how a build node builds.
 type BuildLimits struct {
-	Declared bool     // a build block stands in the file
-	Recipes  string   // folder
-	Workers  []string // addresses of buildkitd
-	Parallel int64    // builds at once
-	Memory   int64    // bytes for one build at most
-	Timeout  time.Duration
+	Declared  bool          // a build block stands in the file
+	Recipes   string        // folder
+	Workers   []string      // addresses of buildkitd
+	Parallel  int64         // builds at once
+	Memory    int64         // bytes for one build at most
+	Disk      int64         // bytes of files of one build at most
+	CPUs      int64         // processors for one build at most; 0 is all
+	Cache     int64         // bytes that each worker keeps of earlier builds
+	Processes int64         // of one build at once
+	Keep      time.Duration // of logs, and of outputs that were not published
+	Timeout   time.Duration
 }
 
 // Registry is the HTTP port for build tools.

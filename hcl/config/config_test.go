@@ -119,7 +119,7 @@ func TestWholeFile(t *testing.T) {
 			}},
 		},
 		Distribution: Distribution{Share: true, Quota: 50 << 30, Upload: 20 << 20},
-		Build:        BuildLimits{Declared: true, Recipes: "/etc/pyrsia/recipes.d", Workers: []string{"tcp://worker.example:1234"}, Parallel: 2, Memory: 4 << 30, Timeout: 36 * time.Hour},
+		Build:        BuildLimits{Declared: true, Recipes: "/etc/pyrsia/recipes.d", Workers: []string{"tcp://worker.example:1234"}, Parallel: 2, Memory: 4 << 30, Disk: 10 << 30, CPUs: 2, Processes: 1000, Cache: 20 << 30, Keep: 7 * 24 * time.Hour, Timeout: 36 * time.Hour},
 		Registry:     Registry{Listen: []string{"0.0.0.0:7888", "[::1]:7888"}},
 		Storage:      Storage{Data: "/var/lib/pyrsia"},
 		Admin:        Admin{Socket: "/run/pyrsia/control.sock"},

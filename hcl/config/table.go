@@ -191,6 +191,31 @@ var settings = []Setting{
 		at:  func(s *scope) any { return &s.Build.Memory },
 	},
 	{
+		Path: "build.disk", kind: scalar("size", ParseSize, FormatSize), Unit: "bytes", Default: `"64GiB"`, Reload: Live,
+		Doc: "Disk that the files of one build may take at most, whatever its recipe allows.",
+		at:  func(s *scope) any { return &s.Build.Disk },
+	},
+	{
+		Path: "build.cpus", kind: integer(0, 1024), Unit: "processors", Default: `0`, Reload: Live,
+		Doc: "Processors that one build may use at most, whatever its recipe allows; 0 is all.",
+		at:  func(s *scope) any { return &s.Build.CPUs },
+	},
+	{
+		Path: "build.processes", kind: integer(16, 1<<20), Unit: "processes", Default: `8192`, Reload: Live,
+		Doc: "Processes and threads that one build may have at once, whatever its recipe allows.",
+		at:  func(s *scope) any { return &s.Build.Processes },
+	},
+	{
+		Path: "build.cache", kind: scalar("size", ParseSize, FormatSize), Unit: "bytes", Default: `"50GiB"`, Reload: Live,
+		Doc: "What each worker keeps of earlier builds, to begin later ones sooner; the oldest goes first.",
+		at:  func(s *scope) any { return &s.Build.Cache },
+	},
+	{
+		Path: "build.keep", kind: scalar("duration", ParseDuration, FormatDuration), Unit: "ns", Default: `"30d"`, Reload: Live,
+		Doc: "For how long the logs of builds stay, and the outputs of those that were not published.",
+		at:  func(s *scope) any { return &s.Build.Keep },
+	},
+	{
 		Path: "build.timeout", kind: scalar("duration", ParseDuration, FormatDuration), Unit: "ns", Default: `"2h"`, Reload: Live,
 		Doc: "Time that one build may take at most, whatever its recipe allows.",
 		at:  func(s *scope) any { return &s.Build.Timeout },

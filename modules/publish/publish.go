@@ -57,6 +57,7 @@ type Chain interface {
 	RecentAttempts(since int64) ([]ledger.Attempt, error)
 	Younger(id record.Identity, a *ledger.Attempt) bool
 	ResolveTag(repository, tag string) (*ledger.Publication, error)
+	ResolveDigest(digest artifact.SHA256) (*ledger.Publication, error)
 	Files(prefix string) ([]ledger.Entry, error)
 }
 
@@ -75,6 +76,8 @@ type Store interface {
 	Put(ctx context.Context, r io.Reader) (artifact.Descriptor, error)
 	Open(digest artifact.SHA256) (*os.File, error)
 	Has(digest artifact.SHA256) bool
+	// Release lets a file go that Put has kept, where nothing else wants it.
+	Release(digest artifact.SHA256) error
 }
 
 // Inputs finds and proves the locked inputs of a build.
@@ -118,6 +121,7 @@ type Config struct {
 type Limits struct {
 	Parallel int           // builds at once
 	Deadline time.Duration // of an attempt, from its request
+	Keep     time.Duration // of logs, ended requests and outputs that were not published; 0 keeps them for ever
 }
 
 // Member is the write path of a build node.
@@ -227,6 +231,7 @@ func (m *Member) Serve(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	running.Go(func() { m.follow(ctx) })
+	running.Go(func() { m.tidy(ctx) })
 	tick := time.NewTicker(m.Relay)
 	defer tick.Stop()
 	for {

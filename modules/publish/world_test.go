@@ -376,6 +376,9 @@ func (l *life) Put(_ context.Context, r io.Reader) (d artifact.Descriptor, err e
 	return d, err
 }
 
+// Release implements publish.Store.
+func (l *life) Release(digest artifact.SHA256) error { return os.Remove(l.node.store.path(digest)) }
+
 // Open implements publish.Store.
 func (l *life) Open(digest artifact.SHA256) (*os.File, error) {
 	return os.Open(l.node.store.path(digest))

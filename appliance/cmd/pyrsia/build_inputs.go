@@ -174,6 +174,30 @@ the chain.`,
 	}
 }
 
+func buildWorkersCommand(a *app) *cobra.Command {
+	return &cobra.Command{
+		Use:     "workers",
+		Short:   "The buildkitd instances of the node: health, load and cache",
+		Example: "  pyrsia build workers\n  pyrsia build workers --json",
+		Args:    exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			client := a.client()
+			defer client.Close()
+			workers, err := patiently(cmd.Context(), a, "asking the workers", client.Workers)
+			if err != nil {
+				return err
+			}
+			return a.show(workers, func(w io.Writer, s style) {
+				rows := make([][]string, len(workers))
+				for n, worker := range workers {
+					rows[n] = []string{worker.Address, s.verdict(worker.State), worker.Version, fmt.Sprint(worker.Running), byteCount(worker.Cache), worker.Reason}
+				}
+				table(w, s, []string{"WORKER", "STATE", "BUILDKIT", "BUILDS", "CACHE", "REASON"}, rows)
+			})
+		},
+	}
+}
+
 func buildDiffCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:   "diff ID|PURL [OUTPUT]",

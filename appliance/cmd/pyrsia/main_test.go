@@ -413,6 +413,13 @@ func (f fixed) CancelBuild(ctx context.Context, ref string) error {
 	return err
 }
 
+func (fixed) Workers(context.Context) ([]control.Worker, error) {
+	return []control.Worker{
+		{Address: "unix:///run/a.sock", State: "ready", Version: "v0.34.2", Running: 1, Cache: 5 << 30},
+		{Address: "tcp://b.example:1234", State: "unreachable", Reason: "connection refused"},
+	}, nil
+}
+
 func (f fixed) Inputs(ctx context.Context, ref string) ([]control.Input, error) {
 	_, err := f.Build(ctx, ref)
 	return []control.Input{

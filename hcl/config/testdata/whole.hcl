@@ -46,6 +46,12 @@ build {
   workers  = ["tcp://worker.example:1234"]
   parallel = 2
   memory   = "4GiB"
+  disk     = "10GiB"
+  cpus     = 2
+  cache    = "20GiB"
+  keep     = "7d"
+
+  processes = 1000
   timeout  = "1d12h"
 }
 
