@@ -214,6 +214,51 @@ func (c *Client) Recipe(ctx context.Context, ref string) (RecipeDetail, error) {
 	return fetch[RecipeDetail](ctx, c, "/v1/recipe", url.Values{"ref": {ref}})
 }
 
+// PutFile implements Node.
+func (c *Client) PutFile(ctx context.Context, r io.Reader) (artifact.Descriptor, error) {
+	body, err := c.open(ctx, http.MethodPost, "/v1/file", nil, r)
+	if err != nil {
+		return artifact.Descriptor{}, err
+	}
+	return decode[artifact.Descriptor](body)
+}
+
+// File implements Node.
+func (c *Client) File(ctx context.Context, digest artifact.SHA256, w io.Writer) error {
+	body, err := c.open(ctx, http.MethodGet, "/v1/file", url.Values{"sha256": {digest.String()}}, nil)
+	if err != nil {
+		return err
+	}
+	defer body.Close() //nolint:errcheck // reading is over
+	if _, err := io.Copy(w, body); err != nil {
+		return c.interrupted(ctx, err)
+	}
+	return nil
+}
+
+// TryRecipe implements Node.
+func (c *Client) TryRecipe(ctx context.Context, recipe *record.Recipe, progress func(string) error) ([]Tried, error) {
+	body, err := c.open(ctx, http.MethodPost, "/v1/recipe/try", nil, recipe)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close() //nolint:errcheck // reading is over
+	var tried []Tried
+	err = receive(body, func(f frame) error {
+		if f.Value == nil {
+			return progress(f.Line)
+		}
+		return json.Unmarshal(f.Value, &tried)
+	})
+	if err == nil && tried == nil {
+		err = errCut
+	}
+	if err != nil {
+		return nil, c.interrupted(ctx, err)
+	}
+	return tried, nil
+}
+
 // Explain implements Node.
 func (c *Client) Explain(ctx context.Context, lock *record.Lock) ([]Input, error) {
 	body, err := c.open(ctx, http.MethodPost, "/v1/explain", nil, lock)
@@ -330,8 +375,8 @@ func (c *Client) open(ctx context.Context, method, path string, query url.Values
 }
 
 func (c *Client) do(ctx context.Context, method, path string, query url.Values, body any) (*http.Response, error) {
-	var content io.Reader
-	if body != nil {
+	content, raw := body.(io.Reader)
+	if body != nil && !raw {
 		data, err := json.Marshal(body)
 		if err != nil {
 			return nil, fmt.Errorf("question to the node: %w", err)

@@ -117,6 +117,17 @@ type Recipes interface {
 	// build is asked for. progress is called with lines for a person.
 	ResolveLock(ctx context.Context, recipe *record.Recipe, progress func(line string) error) (*record.Lock, error)
 
+	// TryRecipe builds the recipe on this node alone, with its inputs found first and
+	// without a network then. Nothing is voted on or published. progress is called with
+	// lines for a person.
+	TryRecipe(ctx context.Context, recipe *record.Recipe, progress func(line string) error) ([]Tried, error)
+
+	// PutFile keeps what r yields, for a source that is a folder of the caller.
+	PutFile(ctx context.Context, r io.Reader) (artifact.Descriptor, error)
+
+	// File writes a file that the node has.
+	File(ctx context.Context, digest artifact.SHA256, w io.Writer) error
+
 	// Explain tells what each file of a lock is to its build. Files that the node does
 	// not have explain nothing.
 	Explain(ctx context.Context, lock *record.Lock) ([]Input, error)
@@ -499,6 +510,13 @@ type Input struct {
 	By    string              `json:"by"`    // path of the locked pom that names it; "" where none does
 	Proof record.ProofKind    `json:"proof"` // "chain" for what the network itself built and verified
 	File  artifact.Descriptor `json:"file"`
+}
+
+// Tried is one output of a recipe that was tried.
+type Tried struct {
+	Name      artifact.Name       `json:"name"`
+	File      artifact.Descriptor `json:"file"`
+	Reference string              `json:"reference,omitempty"` // "equal", "different", "absent"; "" where it was not compared
 }
 
 // Difference is one output compared with another one of the same name.

@@ -135,6 +135,28 @@ func (m *memory) Workers(context.Context) ([]Worker, error) {
 	return []Worker{{Address: "unix:///x", State: "ready", Cache: 7}}, m.fail
 }
 
+func (m *memory) TryRecipe(_ context.Context, recipe *record.Recipe, progress func(string) error) ([]Tried, error) {
+	if err := progress("trying " + string(recipe.Package)); err != nil {
+		return nil, err
+	}
+	return []Tried{{Reference: "equal"}}, m.fail
+}
+
+func (m *memory) PutFile(_ context.Context, r io.Reader) (artifact.Descriptor, error) {
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return artifact.Descriptor{}, err
+	}
+	return artifact.Descriptor{Size: int64(len(data))}, m.fail
+}
+
+func (m *memory) File(_ context.Context, digest artifact.SHA256, w io.Writer) error {
+	if m.fail == nil {
+		fmt.Fprintf(w, "file %x", digest[:2])
+	}
+	return m.fail
+}
+
 func (m *memory) Inputs(_ context.Context, ref string) ([]Input, error) {
 	return []Input{{Kind: "maven", Path: ref, Role: "plugin", Proof: record.ProofChain}}, m.fail
 }
@@ -215,6 +237,15 @@ func ask(ctx context.Context, n Node) (answers []string, failures []error) {
 	}
 	one([]any{*lock, lines}, err)
 	one("cancelled", n.CancelBuild(ctx, "b1"))
+	tried, err := n.TryRecipe(ctx, &record.Recipe{Package: plexus}, func(line string) error { lines = append(lines, line); return nil })
+	if err != nil {
+		tried = nil
+	}
+	one(tried, err)
+	put, err := n.PutFile(ctx, strings.NewReader("content"))
+	one(put, err)
+	var content bytes.Buffer
+	one(content.String(), n.File(ctx, artifact.SHA256{1, 2}, &content))
 	workers, err := n.Workers(ctx)
 	one(workers, err)
 	inputs, err := n.Inputs(ctx, "b1")

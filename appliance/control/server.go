@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"net/http/pprof"
@@ -24,6 +25,10 @@ const maxBody = 2 << 20
 // maxLockBody bounds a lock that a caller sends, in bytes: of 20,000 files, each with
 // its two digests.
 const maxLockBody = 16 << 20
+
+// maxFileBody bounds a file that a caller sends, in bytes, as it does for the sources of
+// builds.
+const maxFileBody = 2 << 30
 
 // maxList bounds how many leaves one answer lists.
 const maxList = 10_000
@@ -75,6 +80,11 @@ func New(node Node) *Server {
 		return node.Recipe(r.Context(), r.FormValue("ref"))
 	}))
 	s.mux.HandleFunc("POST /v1/lock", s.resolveLock)
+	s.mux.HandleFunc("POST /v1/recipe/try", s.tryRecipe)
+	s.mux.HandleFunc("POST /v1/file", get(func(r *http.Request) (artifact.Descriptor, error) {
+		return node.PutFile(r.Context(), r.Body)
+	}))
+	s.mux.HandleFunc("GET /v1/file", s.file)
 	s.mux.HandleFunc("POST /v1/explain", list(func(r *http.Request) ([]Input, error) {
 		lock := new(record.Lock)
 		if err := json.NewDecoder(r.Body).Decode(lock); err != nil {
@@ -132,8 +142,11 @@ func (s *Server) Handle(pattern string, handler http.Handler) { s.mux.Handle(pat
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	limit := int64(maxBody)
-	if r.URL.Path == "/v1/explain" {
+	switch r.URL.Path {
+	case "/v1/explain":
 		limit = maxLockBody
+	case "/v1/file":
+		limit = maxFileBody
 	}
 	r.Body = http.MaxBytesReader(w, r.Body, limit)
 	s.mux.ServeHTTP(w, r)
@@ -258,6 +271,51 @@ func (s *Server) resolveLock(w http.ResponseWriter, r *http.Request) {
 		}
 		return out.value(lock)
 	}())
+}
+
+func (s *Server) tryRecipe(w http.ResponseWriter, r *http.Request) {
+	out := newSender(w)
+	out.finish(func() error {
+		var recipe record.Recipe
+		if err := json.NewDecoder(r.Body).Decode(&recipe); err != nil {
+			return fmt.Errorf("%w recipe: %v", ErrInvalid, err)
+		}
+		tried, err := s.node.TryRecipe(r.Context(), &recipe, out.line)
+		if err != nil {
+			return err
+		}
+		return out.value(tried)
+	}())
+}
+
+func (s *Server) file(w http.ResponseWriter, r *http.Request) {
+	digest, err := artifact.ParseSHA256(r.FormValue("sha256"))
+	if err != nil {
+		e, status := answer(fmt.Errorf("%w digest: %v", ErrInvalid, err))
+		writeError(w, e, status)
+		return
+	}
+	sent := &counting{Writer: w}
+	if err := s.node.File(r.Context(), digest, sent); err != nil {
+		if sent.n > 0 {
+			panic(http.ErrAbortHandler) // the caller learns that the answer is cut off
+		}
+		e, status := answer(err)
+		writeError(w, e, status)
+	}
+}
+
+// counting tells whether anything was written.
+type counting struct {
+	io.Writer
+	n int64
+}
+
+// Write implements io.Writer.
+func (c *counting) Write(p []byte) (int, error) {
+	n, err := c.Writer.Write(p)
+	c.n += int64(n)
+	return n, err
 }
 
 func (s *Server) logList(r *http.Request) ([]LogEntry, error) {

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"sort"
 	"strconv"
 	"strings"
@@ -687,34 +688,80 @@ func (n *Node) ResolveLock(ctx context.Context, recipe *record.Recipe, progress 
 	if b == nil {
 		return nil, control.WithHint(fmt.Errorf("%w: this is a regular node; only build nodes resolve locks", control.ErrRefused), "ask on one of the build nodes")
 	}
-	log, err := os.CreateTemp(n.scratch, "lock-*.log")
+	var lock *record.Lock
+	err := n.streamed("lock", progress, func(id string, log *os.File) (err error) {
+		lock, err = b.member.ResolveLock(ctx, recipe, id, log)
+		return err
+	})
+	return lock, err
+}
+
+// TryRecipe implements control.Recipes.
+func (n *Node) TryRecipe(ctx context.Context, recipe *record.Recipe, progress func(string) error) ([]control.Tried, error) {
+	b := n.builder.Load()
+	if b == nil {
+		return nil, control.WithHint(fmt.Errorf("%w: this is a regular node; only build nodes build", control.ErrRefused), "ask on one of the build nodes")
+	}
+	tried := []control.Tried{}
+	err := n.streamed("try", progress, func(id string, log *os.File) error {
+		outputs, err := b.member.TryRecipe(ctx, recipe, id, log)
+		for _, o := range outputs {
+			tried = append(tried, control.Tried{Name: o.Name, File: o.File, Reference: string(o.Verdict)})
+		}
+		return err
+	})
+	return tried, err
+}
+
+// PutFile implements control.Recipes.
+func (n *Node) PutFile(ctx context.Context, r io.Reader) (artifact.Descriptor, error) {
+	return n.store.Put(ctx, r)
+}
+
+// File implements control.Recipes.
+func (n *Node) File(_ context.Context, digest artifact.SHA256, w io.Writer) error {
+	if !n.store.Has(digest) {
+		return fmt.Errorf("%w: this node has no file %s", control.ErrNotFound, digest)
+	}
+	file, err := n.store.Open(digest)
 	if err != nil {
-		return nil, err
+		return err
+	}
+	defer file.Close()
+	_, err = io.Copy(w, file)
+	return err
+}
+
+// streamed does work that writes a log, and hands its lines on while it goes on. The
+// log is gone afterwards; its name is the work's.
+func (n *Node) streamed(kind string, progress func(string) error, work func(id string, log *os.File) error) error {
+	log, err := os.CreateTemp(n.scratch, kind+"-*.log")
+	if err != nil {
+		return err
 	}
 	defer os.Remove(log.Name())
 	defer log.Close()
 	done := make(chan struct{})
-	var lock *record.Lock
+	var failed error
 	go func() {
 		defer close(done)
-		lock, err = b.member.ResolveLock(ctx, recipe, strings.TrimSuffix(log.Name()[strings.LastIndexByte(log.Name(), '/')+1:], ".log"), log)
+		failed = work(strings.TrimSuffix(filepath.Base(log.Name()), ".log"), log)
 	}()
-	lines, offset := new(lineWriter), int64(0)
-	lines.send = progress
+	lines, offset := &lineWriter{send: progress}, int64(0)
 	for finished := false; !finished; {
 		select {
 		case <-done:
 			finished = true
 		case <-time.After(200 * time.Millisecond):
 		}
-		read, tailErr := tail(log.Name(), offset, lines)
+		read, err := tail(log.Name(), offset, lines)
 		offset += read
-		if tailErr != nil {
+		if err != nil {
 			<-done
-			return nil, tailErr
+			return err
 		}
 	}
-	return lock, err
+	return failed
 }
 
 // lineWriter cuts what is written into lines.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -418,6 +419,27 @@ func (fixed) Workers(context.Context) ([]control.Worker, error) {
 		{Address: "unix:///run/a.sock", State: "ready", Version: "v0.34.2", Running: 1, Cache: 5 << 30},
 		{Address: "tcp://b.example:1234", State: "unreachable", Reason: "connection refused"},
 	}, nil
+}
+
+func (fixed) TryRecipe(_ context.Context, r *record.Recipe, progress func(string) error) ([]control.Tried, error) {
+	verdict := "equal"
+	if strings.HasPrefix(r.Sources[0].URL, "https://folder.invalid/") {
+		verdict = fmt.Sprintf("folder of %x", r.Sources[0].SHA256[:2])
+	}
+	if r.Commands[0] == "mvn -B verify" {
+		verdict = "different"
+	}
+	return []control.Tried{{Name: jar, File: digest1, Reference: verdict}}, progress("building " + string(r.Package))
+}
+
+func (fixed) PutFile(_ context.Context, r io.Reader) (artifact.Descriptor, error) {
+	data, err := io.ReadAll(r)
+	return artifact.Descriptor{SHA256: sha256.Sum256(data), Size: int64(len(data))}, err
+}
+
+func (fixed) File(_ context.Context, digest artifact.SHA256, w io.Writer) error {
+	_, err := io.WriteString(w, "content of "+digest.String())
+	return err
 }
 
 func (f fixed) Inputs(ctx context.Context, ref string) ([]control.Input, error) {

@@ -21,7 +21,7 @@ import (
 
 func recipeCommand(a *app) *cobra.Command {
 	return group("recipe", "Make, check and compare recipes, find their inputs", "  pyrsia recipe check plexus-archiver.hcl\n  pyrsia recipe list",
-		recipeNewCommand(a), recipeImportCommand(a), recipeSourceCommand(a), recipeCheckCommand(a), recipeFmtCommand(a), recipeShowCommand(a), recipeDiffCommand(a), recipeLockCommand(a), recipeListCommand(a))
+		recipeNewCommand(a), recipeImportCommand(a), recipeSourceCommand(a), recipeCheckCommand(a), recipeFmtCommand(a), recipeShowCommand(a), recipeDiffCommand(a), recipeTestCommand(a), recipeLockCommand(a), recipeListCommand(a))
 }
 
 // checked is what `recipe check --json` prints of each file.
@@ -117,17 +117,22 @@ func (a *app) loadRecipe(file string) (*record.Recipe, error) {
 	if err == nil {
 		return r, nil
 	}
+	return nil, a.tellRecipe(file, err)
+}
+
+// tellRecipe shows all problems of a recipe file, and is the error that names the first.
+func (a *app) tellRecipe(file string, err error) error {
 	if _, ok := errors.AsType[*fs.PathError](err); ok {
-		return nil, fileError(file, err)
+		return fileError(file, err)
 	}
 	problems, ok := errors.AsType[*recipe.Error](err)
 	if !ok || problems.Len() == 0 {
-		return nil, err
+		return err
 	}
 	if !a.json {
 		fmt.Fprintf(a.err, "%s\n\n", problems)
 	}
-	return nil, &brokenRecipe{file, problems.Problems()}
+	return &brokenRecipe{file, problems.Problems()}
 }
 
 func recipeLockCommand(a *app) *cobra.Command {
@@ -142,12 +147,12 @@ is published. A request makes its own lock; this one shows what a recipe needs.`
 		Example: "  pyrsia recipe lock plexus-archiver.hcl -o plexus-archiver.lock.json\n  pyrsia recipe lock plexus-archiver.hcl --explain",
 		Args:    exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := a.loadRecipe(args[0])
+			client := a.client()
+			defer client.Close()
+			r, err := a.localRecipe(cmd.Context(), client, args[0])
 			if err != nil {
 				return err
 			}
-			client := a.client()
-			defer client.Close()
 			reminder := a.remind("resolving")
 			lock, err := client.ResolveLock(cmd.Context(), r, func(line string) error {
 				reminder.print("resolving", func() { fmt.Fprintln(a.err, line) })
