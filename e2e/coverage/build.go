@@ -53,7 +53,9 @@ func (c *coverage) publish(ctx context.Context, purl artifact.PURL) (control.Bui
 	client := asker.Client()
 	defer client.Close()
 	if known, err := client.Build(ctx, string(purl)); err == nil && known.State == control.Published {
-		return known, nil
+		if live, err := client.Recipe(ctx, string(purl)); err == nil && live.Hash == known.Recipe {
+			return known, nil
+		}
 	}
 	var id string
 	err := cluster.Until(ctx, func() (ok bool, err error) {

@@ -14,8 +14,10 @@ import (
 	"time"
 
 	"github.com/pyrsia/appliance/appliance/control"
+	"github.com/pyrsia/appliance/e2e/cluster"
 	"github.com/pyrsia/appliance/hcl/recipe"
 	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/record"
 )
 
 // imported is what `pyrsia recipe import --json` says of a buildspec.
@@ -111,7 +113,7 @@ func (c *coverage) one(ctx context.Context, i imported) result {
 		r.Outcome, r.Reason = failed, err.Error()
 		return r
 	}
-	if err := c.give(i.Recipe); err != nil {
+	if err := c.propose(ctx, i.Recipe, made); err != nil {
 		r.Outcome, r.Reason = failed, err.Error()
 		return r
 	}
@@ -128,6 +130,50 @@ func (c *coverage) one(ctx context.Context, i imported) result {
 		r.Causes = c.causes(ctx, build)
 	}
 	return r
+}
+
+// propose puts a recipe into the build nodes' folders, and returns when it is the live
+// one of its package.
+func (c *coverage) propose(ctx context.Context, file string, made *record.Recipe) error {
+	if err := errors.Join(c.supersede(ctx, file, made), c.give(file)); err != nil {
+		return err
+	}
+	proposed, err := recipe.Load(file)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	client := c.cluster.Node(0).Client()
+	defer client.Close()
+	err = cluster.Until(ctx, func() (bool, error) {
+		live, err := client.Recipe(ctx, string(made.Package))
+		return err == nil && live.State == "live" && live.Hash == proposed.Hash(), nil
+	})
+	if err != nil {
+		return fmt.Errorf("the recipe is not endorsed: %w", err)
+	}
+	return nil
+}
+
+// supersede has a recipe replace the one that an earlier run, of an earlier version of
+// the import perhaps, left on the chain.
+func (c *coverage) supersede(ctx context.Context, file string, made *record.Recipe) error {
+	client := c.cluster.Node(0).Client()
+	defer client.Close()
+	live, err := client.Recipe(ctx, string(made.Package))
+	if errors.Is(err, control.ErrNotFound) || err == nil && live.State != "live" {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	same := *made
+	same.Supersedes = live.Content.Supersedes
+	if same.Hash() != live.Hash {
+		same.Supersedes = live.Hash.String()
+	}
+	return os.WriteFile(file, recipe.Write(&same), 0o644)
 }
 
 // maxCauses bounds what the table says of one package.

@@ -120,10 +120,11 @@ func readResults(path string) (*results, error) {
 	return r, nil
 }
 
+// has tells whether a package is done. What failed is tried again in the next run.
 func (r *results) has(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.ContainsFunc(r.rows, func(row result) bool { return row.Name == name })
+	return slices.ContainsFunc(r.rows, func(row result) bool { return row.Name == name && row.Outcome != failed })
 }
 
 func (r *results) add(row result) error {

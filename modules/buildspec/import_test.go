@@ -200,7 +200,7 @@ func TestImportExpected(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := "pkg:maven/org.acme/thing-core@1.0 thing-core-1.0-cyclonedx.json core/target/thing-core-cyclonedx.json sha512:" + digest +
+	want := "pkg:maven/org.acme/thing-core@1.0 thing-core-1.0-cyclonedx.json core/target/bom.json sha512:" + digest +
 		"\npkg:maven/org.acme/thing-core@1.0 thing-core-1.0.jar core/target/thing-core.jar sha512:" + digest +
 		"\npkg:maven/org.acme/thing@1.0 thing-1.0.pom pom.xml sha512:" + digest
 	if got := described(made.Recipe); got != want {

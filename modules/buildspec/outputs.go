@@ -214,6 +214,10 @@ func signature(file string) bool {
 	return slices.ContainsFunc([]string{".asc", ".sha1", ".sha256", ".sha512", ".md5", ".buildinfo"}, func(end string) bool { return strings.HasSuffix(file, end) })
 }
 
+// ownNames are the files that a plugin leaves under a name of its own and publishes with
+// a classifier: CycloneDX's list of components.
+var ownNames = map[string]string{"cyclonedx": "bom"}
+
 // publish adds a module's files to the outputs.
 func (m *making) publish(of *module, files []release) error {
 	name := of.artifact + "-" + of.version
@@ -233,6 +237,9 @@ func (m *making) publish(of *module, files []release) error {
 	folder := path.Join(of.folder, target)
 	for _, f := range files {
 		left := path.Join(folder, strings.Replace(f.File(), of.artifact+"-"+of.version, name, 1))
+		if base, own := ownNames[f.Classifier]; own {
+			left = path.Join(folder, base+"."+f.Extension)
+		}
 		if f.Extension == "pom" {
 			left = m.pom(of, folder)
 		}
