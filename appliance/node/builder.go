@@ -175,6 +175,7 @@ func (b *builder) makeMember(cfg *config.Config) (err error) {
 		Platforms: member.Platforms, Limits: publishLimits(cfg),
 		Recipes: b.recipes.Recipes, Relay: resend, Log: n.log,
 		Voting: func() bool { return b.quorum.Standing().Voting },
+		Differ: b.differ,
 	}, n.chain, agreement{b.quorum}, pinning{n.store}, inputs{b.inputs, engine}, blobs{n.host, n.store}, b.votes, engine)
 	return err
 }

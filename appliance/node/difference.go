@@ -3,9 +3,11 @@ package node
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/pyrsia/appliance/appliance/control"
 	"github.com/pyrsia/appliance/modules/artifact"
@@ -32,11 +34,33 @@ func (n *Node) Differences(ctx context.Context, ref string) ([]control.Differenc
 	if a == nil {
 		return nil, fmt.Errorf("%w: build %s has no results yet", control.ErrRefused, b.ID)
 	}
-	c := comparing{node: n, builder: builder, attempt: a}
+	if kept, err := builder.member.Differences(a.ID); err == nil && kept != nil {
+		var found []control.Difference
+		if json.Unmarshal(kept, &found) == nil && !slices.ContainsFunc(found, unreported) {
+			return found, nil
+		}
+	}
+	return n.compareAttempt(ctx, builder, a)
+}
+
+// unreported tells whether a comparison could not be made, and may be by now.
+func unreported(d control.Difference) bool { return d.Report == nil }
+
+func (n *Node) compareAttempt(ctx context.Context, builder *builder, a *ledger.Attempt) ([]control.Difference, error) {
+	c := comparing{node: n, builder: builder, attempt: a, found: []control.Difference{}}
 	if err := c.members(ctx); err != nil {
 		return nil, err
 	}
 	return c.found, errors.Join(c.upstream(ctx), ctx.Err())
+}
+
+// differ makes the reports of an attempt for publish.
+func (b *builder) differ(ctx context.Context, a *ledger.Attempt) ([]byte, error) {
+	found, err := b.node.compareAttempt(ctx, b, a)
+	if err != nil {
+		return nil, err
+	}
+	return json.Marshal(found)
 }
 
 // comparing is one call of Differences.

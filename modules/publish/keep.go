@@ -88,7 +88,7 @@ func (m *Member) removeBuilds(before time.Time) error {
 }
 
 // removable are the files beside a build that go with time, by their ends.
-var removable = []string{".log", ".tries", ".references"}
+var removable = []string{".log", ".tries", ".references", ".differences"}
 
 func (m *Member) removeBuild(file string) error {
 	for _, end := range removable {

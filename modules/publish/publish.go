@@ -115,6 +115,9 @@ type Config struct {
 	Relay     time.Duration // how often parts are sent again
 	Disk      durable.FS    // what Folder is written through; nil: the operating system's, private
 	Log       *slog.Logger
+
+	// Differ makes the reports of an attempt whose outputs are not alike; nil makes none.
+	Differ func(ctx context.Context, a *ledger.Attempt) (reports []byte, err error)
 }
 
 // Limits are what SetLimits changes while builds run.

@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -54,6 +55,7 @@ func (m *Member) referencePath(attempt record.Hash) string {
 // outcome is durable: no vote waits for it.
 func (m *Member) refer(ctx context.Context, running *sync.WaitGroup, a *ledger.Attempt) {
 	if m.settledHere(referenceKey(a.ID)) {
+		m.differ(ctx, running, a)
 		return
 	}
 	statement, _, ok, err := m.votes.Outcome(a.ID)
@@ -178,4 +180,50 @@ func (m *Member) References(attempt record.Hash) ([]Reference, error) {
 	}
 	var references []Reference
 	return references, json.Unmarshal(data, &references)
+}
+
+// differ explains, once an attempt has its end, what of it is not alike: the reports are
+// there when somebody asks, whatever became of the other members' files by then.
+func (m *Member) differ(ctx context.Context, running *sync.WaitGroup, a *ledger.Attempt) {
+	key := "differ " + a.ID.String()
+	final := a.Status == ledger.StatusPublished || a.Status == ledger.StatusDisagreed
+	if m.Differ == nil || !final || m.settledHere(key) {
+		return
+	}
+	m.start(ctx, running, key, classReference, "", func(ctx context.Context) error { return m.explain(ctx, a) })
+}
+
+func (m *Member) explain(ctx context.Context, a *ledger.Attempt) error {
+	if _, err := os.Stat(m.differencesPath(a.ID)); err == nil {
+		return nil // by an earlier run
+	}
+	references, err := m.References(a.ID)
+	if err != nil {
+		return err
+	}
+	alike := !slices.ContainsFunc(references, func(r Reference) bool { return r.Verdict == ReferenceDifferent })
+	for _, v := range a.Votes {
+		alike = alike && v.Statement == a.Votes[0].Statement
+	}
+	if alike {
+		return nil
+	}
+	reports, err := m.Differ(ctx, a)
+	if err != nil {
+		return err
+	}
+	return durable.Replace(m.Disk, m.differencesPath(a.ID), reports)
+}
+
+func (m *Member) differencesPath(attempt record.Hash) string {
+	return m.buildFolder(attempt.String() + ".differences")
+}
+
+// Differences are the reports of an attempt that were kept, nil for none.
+func (m *Member) Differences(attempt record.Hash) ([]byte, error) {
+	data, err := os.ReadFile(m.differencesPath(attempt))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
 }

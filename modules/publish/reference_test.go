@@ -5,9 +5,11 @@ import (
 	"crypto/sha512"
 	"encoding/hex"
 	"testing"
+	"time"
 
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/chain/chaintest"
+	"github.com/pyrsia/appliance/modules/ledger"
 	"github.com/pyrsia/appliance/modules/publish"
 )
 
@@ -63,4 +65,55 @@ func TestReferences(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestDiffer: what is not alike is explained once the attempt has its end, once, also
+// across a restart; what is alike needs no explanation.
+func TestDiffer(t *testing.T) {
+	const thing = artifact.PURL("pkg:maven/org.acme/thing@1")
+	for name, c := range map[string]struct {
+		third    string // what the third node builds
+		released string
+		want     int
+	}{
+		"alike":           {"content", "content of thing-1.jar", 0},
+		"a member":        {"other", "content of thing-1.jar", 1},
+		"not as released": {"content", "something else", 1},
+	} {
+		t.Run(name, func(t *testing.T) {
+			recipe := chaintest.Recipe(thing, "thing-1.jar")
+			run(t, 3, func(t *testing.T, w *world) {
+				w.everybodyHas(recipe)
+				explained := 0
+				for i, node := range w.nodes {
+					node.released = map[string]string{"thing-1.jar": c.released}
+					if i == 0 {
+						node.differ = func() { explained++ }
+					}
+					if i == 2 {
+						node.build = func(int) (string, error) { return c.third, nil }
+					}
+					node.start(0, false)
+				}
+				if _, err := w.nodes[0].alive().member.RequestBuild(thing); err != nil {
+					t.Fatal(err)
+				}
+				w.until("it is published, every vote in", func() bool {
+					a, err := w.c.Newest(recipe.Hash(), recipe.Platform)
+					return err == nil && len(a.Votes) == 3 && a.Status == ledger.StatusPublished
+				})
+				time.Sleep(time.Hour) // of the bubble
+				w.nodes[0].stop()
+				w.nodes[0].start(0, false)
+				time.Sleep(time.Hour)
+				if explained != c.want {
+					t.Errorf("explained %d times, want %d", explained, c.want)
+				}
+				kept, err := w.nodes[0].alive().member.Differences(w.newest(recipe).ID)
+				if err != nil || (string(kept) == "reports") != (c.want > 0) {
+					t.Errorf("kept %q, %v", kept, err)
+				}
+			})
+		})
+	}
 }

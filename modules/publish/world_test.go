@@ -56,6 +56,7 @@ type node struct {
 
 	released    map[string]string // what its upstream has, by file name
 	unreachable int               // how often that answers nothing at first
+	differ      func()            // told of each explanation; nil for no one
 
 	mu     sync.Mutex // guards what follows, and the pool
 	taken  map[time.Time]int
@@ -157,6 +158,9 @@ func (n *node) start(fatal int, after bool) *life {
 		Voting:  func() bool { return true },
 		Recipes: func() ([]*record.Recipe, error) { return n.recipes, nil },
 		Disk:    lifeDisk{durable.OS(true), l},
+	}
+	if n.differ != nil {
+		config.Differ = func(context.Context, *ledger.Attempt) ([]byte, error) { n.differ(); return []byte("reports"), nil }
 	}
 	var err error
 	l.member, err = publish.New(config, w.c, l, l, l, l, l, engine{l})

@@ -99,3 +99,55 @@ func BenchmarkBuild(b *testing.B) {
 	b.ReportMetric(theirs.Seconds()/float64(b.N), "buildctl-s")
 	b.ReportMetric(ours.Seconds()/theirs.Seconds(), "engine/buildctl")
 }
+
+// started tells when a build's own command begins.
+type started struct {
+	at   time.Time
+	text bytes.Buffer
+}
+
+// Write implements io.Writer.
+func (s *started) Write(p []byte) (int, error) {
+	s.text.Write(p)
+	if s.at.IsZero() && bytes.Contains(s.text.Bytes(), []byte("=> command 1 of ")) {
+		s.at = time.Now()
+	}
+	return len(p), nil
+}
+
+// BenchmarkWarmStart is how long a build takes until its command begins, once its
+// inputs were unpacked by an earlier one: the limit is 2 s.
+func BenchmarkWarmStart(b *testing.B) {
+	folder, err := os.MkdirTemp("", "bk")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer buildkittest.Remove(folder)
+	d, err := buildkittest.Launch(b.Context(), folder, io.Discard)
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer d.Close()
+	e, err := buildkit.New(buildkit.Config{Limits: buildkit.Limits{Addresses: []string{d.Address}}, Scratch: b.TempDir()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	job := benchJob(b)
+	begin := func(round int) time.Duration {
+		log := new(started)
+		job.Folder, job.Log = b.TempDir(), log
+		job.Recipe.Commands = []string{fmt.Sprintf("echo %d > sums", round)}
+		start := time.Now()
+		if _, err := e.Build(b.Context(), job); err != nil {
+			b.Fatal(err)
+		}
+		return log.at.Sub(start)
+	}
+	cold := begin(0)
+	var warm time.Duration
+	for round := 1; b.Loop(); round++ {
+		warm += begin(round)
+	}
+	b.ReportMetric(cold.Seconds(), "cold-start-s")
+	b.ReportMetric(warm.Seconds()/float64(b.N), "warm-start-s")
+}
