@@ -37,7 +37,7 @@ func TestCancelAttempt(t *testing.T) {
 		w.nodes[2].stop()
 		w.nodes[2].start(0, false)
 		w.until("the others publish", func() bool { a := w.newest(recipe); return a.Status == ledger.StatusPublished })
-		time.Sleep(time.Hour) // of the bubble
+		time.Sleep(10 * time.Minute) // of the bubble
 		if w.nodes[2].builds != 0 {
 			t.Errorf("the cancelled build was begun again: %d", w.nodes[2].builds)
 		}
@@ -72,7 +72,7 @@ func TestCancelRequest(t *testing.T) {
 		w.nodes[0].stop()
 		w.nodes[0].start(0, false)
 		w.nodes[1].start(0, false)
-		time.Sleep(time.Hour)
+		time.Sleep(10 * time.Minute)
 		if _, err := w.c.Newest(recipe.Hash(), recipe.Platform); err == nil {
 			t.Error("the cancelled request opened an attempt")
 		}

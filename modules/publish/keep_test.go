@@ -59,18 +59,18 @@ func TestKeep(t *testing.T) {
 		if len(files(t, builds, "*.log")) == 0 {
 			t.Fatal("there are no logs to begin with")
 		}
-		member.SetLimits(publish.Limits{Parallel: 1, Deadline: 2 * time.Hour, Keep: 24 * time.Hour})
+		member.SetLimits(publish.Limits{Parallel: 1, Deadline: 2 * time.Hour, Keep: time.Hour})
 		for _, name := range append(files(t, builds, "*"), files(t, filepath.Join(w.nodes[0].folder, "requests"), "*")...) {
 			// The bubble's clock began long before this machine's.
 			if err := os.Chtimes(name, time.Now(), time.Now()); err != nil {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(12 * time.Hour)
+		time.Sleep(30 * time.Minute)
 		if len(files(t, builds, "*.log")) == 0 || len(member.Requests()) != 2 {
 			t.Error("what is young was removed")
 		}
-		time.Sleep(13 * time.Hour)
+		time.Sleep(45 * time.Minute)
 		if left := files(t, builds, "*.log"); len(left) > 0 || len(member.Requests()) > 0 {
 			t.Errorf("left: %v, %v", left, member.Requests())
 		}

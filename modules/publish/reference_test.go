@@ -102,10 +102,10 @@ func TestDiffer(t *testing.T) {
 					a, err := w.c.Newest(recipe.Hash(), recipe.Platform)
 					return err == nil && len(a.Votes) == 3 && a.Status == ledger.StatusPublished
 				})
-				time.Sleep(time.Hour) // of the bubble
+				time.Sleep(5 * time.Minute) // of the bubble
 				w.nodes[0].stop()
 				w.nodes[0].start(0, false)
-				time.Sleep(time.Hour)
+				time.Sleep(5 * time.Minute)
 				if explained != c.want {
 					t.Errorf("explained %d times, want %d", explained, c.want)
 				}
