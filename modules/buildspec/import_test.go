@@ -107,7 +107,7 @@ func world(t *testing.T) map[string][]byte {
 			<modules><module>it</module></modules><build><plugins><plugin><artifactId>flatten-maven-plugin</artifactId></plugin></plugins></build>`),
 		"extra/plugin/it/pom.xml": pom(`<parent><groupId>org.acme.extra</groupId><artifactId>thing-plugin</artifactId><version>1.0</version></parent><artifactId>thing-it</artifactId>`),
 		"LICENSE":                 "of the source itself",
-		"DEPENDENCIES":            "made by the release",
+		"DEPENDENCIES":            "// ------\n// made by the release",
 		"NOTICE":                  "made by the release",
 		"core/src/Main.java":      "class Main {}",
 	})
@@ -185,6 +185,22 @@ pkg:maven/org.acme/thing@1.0 thing-1.0.pom pom.xml `
 	}
 	if len(made.Notes) != 1 || !strings.Contains(made.Notes[0], "instead of https://git.example/thing.git at v1.0") {
 		t.Errorf("notes %q", made.Notes)
+	}
+}
+
+// TestOwnDependencies: a list of dependencies that the project writes itself stays.
+func TestOwnDependencies(t *testing.T) {
+	files := world(t)
+	files["org/acme/thing/1.0/thing-1.0-source-release.zip"] = zipped(t, "thing-1.0", map[string]string{
+		"pom.xml": pom(`<groupId>org.acme</groupId><artifactId>thing</artifactId><version>1.0</version><build><plugins><plugin><artifactId>pgpverify-maven-plugin</artifactId></plugin></plugins></build>`), "DEPENDENCIES": "Acme Thing",
+	})
+	made, err := imports(t, importer(t, files), spec, nil)
+	if err != nil || len(made.Recipe.Commands) != 1 {
+		t.Fatalf("%v, %v", made, err)
+	}
+	// What asks the network and makes nothing is left out.
+	if c := made.Recipe.Commands[0]; !strings.HasSuffix(c, " -Dpgpverify.skip=true") {
+		t.Errorf("%q", c)
 	}
 }
 

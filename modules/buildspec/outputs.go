@@ -1,6 +1,7 @@
 package buildspec
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"path"
@@ -26,6 +27,7 @@ func (m *making) outputs() error {
 	if err := m.timestamp(r); err != nil {
 		return err
 	}
+	m.skips(r)
 	m.recipe.Outputs = []record.Output{}
 	found := false
 	for _, module := range r.modules {
@@ -49,6 +51,28 @@ func (m *making) outputs() error {
 		return strings.Compare(string(a.Package)+"#"+a.File, string(b.Package)+"#"+b.File)
 	})
 	return nil
+}
+
+// online are plugins that ask the network, make no file of the release, and can be told
+// not to run.
+var online = map[string]string{"pgpverify-maven-plugin": "-Dpgpverify.skip=true"}
+
+// skips leaves out what would ask the network in vain.
+func (m *making) skips(r *reactor) {
+	for plugin, skip := range online {
+		mentions := func(of *module) bool { return bytes.Contains(of.text, []byte(plugin)) }
+		found := false
+		for _, of := range r.modules {
+			for ; of != nil; of = of.parent {
+				found = found || mentions(of)
+			}
+		}
+		if found && !strings.Contains(strings.Join(m.arguments, " "), skip) {
+			last := len(m.recipe.Commands) - 1
+			m.recipe.Commands[last] += " " + skip
+			m.note("%s asks the network, and is left out by %s", plugin, skip)
+		}
+	}
 }
 
 // rootPOM is the pom that the command builds. An archive of one module of a larger

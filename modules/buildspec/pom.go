@@ -112,8 +112,9 @@ type module struct {
 	finalName string
 	directory string // that it is built into, below its own folder
 	rewrites  bool   // the pom that is published may be one that a plugin writes
+	text      []byte // of its pom
 	project   *project
-	parent    *module // in this tree, nil for none
+	parent    *module // in this tree or in the repository, nil for none
 }
 
 // maxModules bounds what is built at once.
@@ -200,7 +201,7 @@ func (r *reactor) parsed(file string, text []byte, depth int) (*module, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	m := &module{folder: path.Dir(file), file: file, project: p, packaging: p.Packaging, finalName: p.Build.FinalName, directory: p.Build.Directory}
+	m := &module{folder: path.Dir(file), file: file, text: text, project: p, packaging: p.Packaging, finalName: p.Build.FinalName, directory: p.Build.Directory}
 	m.rewrites = bytes.Contains(text, []byte("flatten-maven-plugin")) || bytes.Contains(text, []byte("maven-shade-plugin"))
 	if err := r.parentOf(m, depth); err != nil {
 		return nil, err

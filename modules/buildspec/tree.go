@@ -43,6 +43,7 @@ type reading struct {
 	common bool // every path so far begins with top
 	newest time.Time
 	modes  map[fs.FileMode]int // of files, how many have each
+	listed bool                // the release's build made the list of dependencies
 }
 
 func newReading() *reading {
@@ -66,6 +67,9 @@ func (r *reading) file(name string, modified time.Time, size int64, open func() 
 	if modified.After(r.newest) {
 		r.newest = modified
 	}
+	if path.Base(name) == legal[0] && strings.Count(name, "/") <= 1 {
+		return r.legal(open)
+	}
 	if base := path.Base(name); !strings.HasSuffix(base, ".xml") || !strings.Contains(base, "pom") || len(r.poms) >= maxPOMs {
 		return nil
 	}
@@ -79,6 +83,25 @@ func (r *reading) file(name string, modified time.Time, size int64, open func() 
 	text, err := io.ReadAll(io.LimitReader(content, maxPOM))
 	r.poms[name] = text
 	return err
+}
+
+// listed begins the list of dependencies that Apache's builds generate. Some projects keep
+// a file of that name and write it themselves.
+const listed = "// ---"
+
+// legal remembers whether the list of dependencies is a generated one.
+func (r *reading) legal(open func() (io.Reader, error)) error {
+	content, err := open()
+	if err != nil {
+		return err
+	}
+	begin := make([]byte, len(listed))
+	n, err := io.ReadFull(content, begin)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return err
+	}
+	r.listed = r.listed || string(begin[:n]) == listed
+	return nil
 }
 
 func (r *reading) tree() (*tree, error) {
@@ -104,7 +127,7 @@ var legal = []string{"DEPENDENCIES", "LICENSE", "NOTICE"}
 // release's build generated it packed together, after what it found in the source.
 func (r *reading) generated(cut int) []string {
 	at := slices.IndexFunc(r.files, func(name string) bool { return name[cut:] == legal[0] })
-	if at < 0 {
+	if at < 0 || !r.listed {
 		return nil
 	}
 	first, last := at, at
