@@ -149,18 +149,15 @@ is published. A request makes its own lock; this one shows what a recipe needs.`
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client := a.client()
 			defer client.Close()
-			r, err := a.localRecipe(cmd.Context(), client, args[0])
+			var lock *record.Lock
+			err := a.atWork(cmd.Context(), client, args[0], "resolving", func(r *record.Recipe, tell func(string) error) (err error) {
+				if lock, err = client.ResolveLock(cmd.Context(), r, tell); err != nil {
+					err = fmt.Errorf("no lock for %s: %w", args[0], err)
+				}
+				return err
+			})
 			if err != nil {
 				return err
-			}
-			reminder := a.remind("resolving")
-			lock, err := client.ResolveLock(cmd.Context(), r, func(line string) error {
-				reminder.print("resolving", func() { fmt.Fprintln(a.err, line) })
-				return nil
-			})
-			reminder.stop()
-			if err != nil {
-				return fmt.Errorf("no lock for %s: %w", args[0], err)
 			}
 			if explain {
 				return a.explainLock(cmd.Context(), client, lock, output)

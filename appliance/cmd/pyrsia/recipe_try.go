@@ -33,18 +33,15 @@ where there is one; if one differs the exit code is 1.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client := a.client()
 			defer client.Close()
-			r, err := a.localRecipe(cmd.Context(), client, args[0])
+			var tried []control.Tried
+			err := a.atWork(cmd.Context(), client, args[0], "building", func(r *record.Recipe, tell func(string) error) (err error) {
+				if tried, err = client.TryRecipe(cmd.Context(), r, tell); err != nil {
+					err = fmt.Errorf("%s does not build: %w", args[0], err)
+				}
+				return err
+			})
 			if err != nil {
 				return err
-			}
-			reminder := a.remind("building")
-			tried, err := client.TryRecipe(cmd.Context(), r, func(line string) error {
-				reminder.print("building", func() { fmt.Fprintln(a.err, line) })
-				return nil
-			})
-			reminder.stop()
-			if err != nil {
-				return fmt.Errorf("%s does not build: %w", args[0], err)
 			}
 			if output != "" {
 				if err := fetchTried(cmd.Context(), client, tried, output); err != nil {
@@ -59,6 +56,20 @@ where there is one; if one differs the exit code is 1.`,
 	}
 	cmd.Flags().StringVarP(&output, "output", "o", "", "copy the outputs into this `FOLDER`")
 	return cmd
+}
+
+// atWork has the node work on a recipe file, and shows what it says meanwhile.
+func (a *app) atWork(ctx context.Context, client *control.Client, file, what string, work func(r *record.Recipe, tell func(string) error) error) error {
+	r, err := a.localRecipe(ctx, client, file)
+	if err != nil {
+		return err
+	}
+	reminder := a.remind(what)
+	defer reminder.stop()
+	return work(r, func(line string) error {
+		reminder.print(what, func() { fmt.Fprintln(a.err, line) })
+		return nil
+	})
 }
 
 func writeTried(w io.Writer, s style, tried []control.Tried) {
