@@ -54,11 +54,23 @@ func (n *Node) Builds(context.Context) ([]control.Build, error) {
 	return builds, nil
 }
 
+// requests are those of this node. One under way whose recipe was superseded begins
+// anew: the attempt of the old recipe is no longer its own.
 func (n *Node) requests() []publish.Request {
-	if b := n.builder.Load(); b != nil {
-		return b.member.Requests()
+	b := n.builder.Load()
+	if b == nil {
+		return nil
 	}
-	return nil
+	requests := b.member.Requests()
+	for i, r := range requests {
+		if r.Done || r.Attempt == nil {
+			continue
+		}
+		if live, err := n.chain.LiveRecipe(r.Package); err == nil && live.Hash != r.Attempt.Recipe {
+			requests[i].Attempt = nil
+		}
+	}
+	return requests
 }
 
 func (n *Node) requestsByAttempt() map[record.Hash]publish.Request {
