@@ -25,12 +25,12 @@ BIN     := bin
 DEMO    := .demo
 PACKAGES = $$(go list ./... | grep -v '/e2e$$')
 
-.PHONY: help build deb demo demo-stop demo-clean test e2e sim bench coverage coverage-clean lint clean setup-build setup-test setup-demo setup-machine
+.PHONY: help build deb demo demo-stop demo-clean test e2e sim bench coverage coverage-clean lint clean setup-build setup-test setup-demo setup-coverage setup-machine
 
 help: ## Show what there is to make
 	@sed -nE 's/^([a-z0-9-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | column -t -s$$'\t'
 
-setup-build setup-test setup-demo:
+setup-build setup-test setup-demo setup-coverage:
 	@e2e/setup.sh $(@:setup-%=%)
 
 setup-machine:
@@ -86,8 +86,8 @@ sim: setup-test ## Simulate the vote under every fault: make sim N=5 SEEDS=10000
 ONLY     ?=
 PARALLEL ?= 2
 COVERAGE := .coverage
-coverage: setup-demo build ## Rebuild known releases on two unlike machines into docs/coverage.md (hours)
-	@CGO_ENABLED=0 go build -trimpath -o $(BIN)/coverage ./e2e/coverage
+coverage: setup-coverage build ## Rebuild known releases on two unlike machines into docs/coverage.md (hours)
+	@CGO_ENABLED=0 go build -trimpath -o $(BIN)/ ./e2e/coverage ./e2e/coverage/vary
 	@$(BIN)/coverage -folder $(COVERAGE) -bin $(BIN) -only "$(ONLY)" -parallel $(PARALLEL) $(if $(AGAIN),-again) run
 	@$(BIN)/coverage -folder $(COVERAGE) -bin $(BIN) stop
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Installs what this machine lacks for one of: build, test, demo. Says nothing
+# Installs what this machine lacks for one of: build, test, demo, coverage. Says nothing
 # and is done in a moment when everything is there.
 #
-#   e2e/setup.sh build|test|demo
+#   e2e/setup.sh build|test|demo|coverage
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -13,7 +13,7 @@ fail() { echo "make: $*" >&2; exit 1; }
 have() { command -v "$1" >/dev/null 2>&1; }
 
 purpose=${1:-build}
-case $purpose in build | test | demo) ;; *) fail "e2e/setup.sh $purpose: want build, test or demo." ;; esac
+case $purpose in build | test | demo | coverage) ;; *) fail "e2e/setup.sh $purpose: want build, test, demo or coverage." ;; esac
 
 if [ "$purpose" != build ]; then
 	[ "$(id -u)" = 0 ] || fail "'make $purpose' runs build nodes, and buildkitd and dockerd need root; run it as root: sudo make $purpose"
@@ -26,7 +26,8 @@ fi
 wanted=(git:git /etc/ssl/certs/ca-certificates.crt:ca-certificates)
 have go || wanted+=(go:golang-go)
 case $purpose in
-test | demo) wanted+=(runc:runc) ;;&
+test | demo | coverage) wanted+=(runc:runc) ;;&
+coverage) wanted+=(mvn:maven /usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1:libfaketime) ;;
 test) wanted+=(curl:curl busybox:busybox ip:iproute2 gcc:gcc /usr/include/stdlib.h:libc6-dev skopeo:skopeo mvn:maven java:default-jdk-headless) ;;
 demo) wanted+=(curl:curl dockerd:docker.io /usr/bin/docker:docker-cli skopeo:skopeo mvn:maven javac:default-jdk-headless) ;;
 esac

@@ -20,6 +20,11 @@ func (c *coverage) run(ctx context.Context) (err error) {
 	if os.Geteuid() != 0 {
 		return errors.New("buildkitd needs root; run as root: sudo make coverage")
 	}
+	for _, needed := range []string{faketime, filepath.Join(c.bin, "vary")} {
+		if _, err := os.Stat(needed); err != nil {
+			return fmt.Errorf("%w; run: make coverage", err)
+		}
+	}
 	if c.cluster, err = cluster.New(ctx, c.spec); err != nil {
 		return err
 	}

@@ -17,6 +17,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -81,6 +82,12 @@ type coverage struct {
 	results *results
 }
 
+// faketime is where Debian's libfaketime has the library for programs with threads.
+const faketime = "/usr/lib/x86_64-linux-gnu/faketime/libfaketimeMT.so.1"
+
+// ahead is how far the second build node's clock is ahead of the first one's.
+const ahead = "+400d"
+
 // varied is the machine of the second build node. The first one's is this machine as
 // it is.
 var varied = cluster.Machine{
@@ -108,6 +115,8 @@ func newCoverage(o options) (*coverage, error) {
 		Adjust: func(s *cluster.NodeSpec) {
 			if s.Name != "alpha" {
 				s.Machine = varied
+				s.Machine.Runc = filepath.Join(c.bin, "vary")
+				s.Machine.Env = append(slices.Clone(varied.Env), "VARY_LIBRARY="+faketime, "VARY_TIME="+ahead)
 			}
 		},
 	}

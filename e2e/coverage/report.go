@@ -62,6 +62,9 @@ func page(rows []result, machine string) string {
 	for _, r := range rows {
 		b.WriteString(r.row())
 	}
+	if slices.ContainsFunc(rows, func(r result) bool { return !r.Clocks && r.Outcome == reproduced }) {
+		b.WriteString("\n¹ built on two machines that differed as above, but for time, the user's name and a step's host name.\n")
+	}
 	if reasons := unlike(rows); reasons != "" {
 		b.WriteString("\n## What did not come out as released, and why\n\n" + reasons)
 	}
@@ -136,7 +139,15 @@ func (r *result) row() string {
 		umask += ", " + r.Newline
 	}
 	return fmt.Sprintf("| `%s` | %s | %s | %s | %d | %d of %d | %d | %s | %s |\n", strings.TrimPrefix(string(r.Package), "pkg:maven/"),
-		r.jdk(), r.Maven, umask, r.Modules, r.Equal, r.Files, r.Inputs, time.Duration(r.Seconds)*time.Second, r.Outcome)
+		r.jdk(), r.Maven, umask, r.Modules, r.Equal, r.Files, r.Inputs, time.Duration(r.Seconds)*time.Second, r.outcome())
+}
+
+// outcome is marked where the two machines had the same clock.
+func (r *result) outcome() string {
+	if r.Clocks || r.Outcome == failed {
+		return string(r.Outcome)
+	}
+	return string(r.Outcome) + " ¹"
 }
 
 func unlike(rows []result) string {
@@ -166,7 +177,9 @@ func plain(text string) string {
 func variations() string {
 	var b strings.Builder
 	for _, v := range []struct{ what, first, second string }{
-		{"host name", "this machine's", varied.Host},
+		{"time, as a step sees it", "now", ahead},
+		{"host name, of the daemon and of a step", "this machine's, and buildkitd's own for steps", varied.Host},
+		{"name of the user that a step runs as", "root", "someone"},
 		{"processors", fmt.Sprint(runtime.NumCPU()), fmt.Sprint(varied.CPUs)},
 		{"umask of the daemon", "022", fmt.Sprintf("%03o", varied.Umask)},
 		{"folder of the daemon's root", "its own", "its own, and below it " + varied.Folder},

@@ -44,6 +44,7 @@ type result struct {
 	Reason  string        `json:"reason,omitempty"`
 	Causes  []string      `json:"causes,omitempty"` // by the node's reports of differences
 	Date    string        `json:"date"`
+	Clocks  bool          `json:"clocks"` // the two machines differed in time and in the user's name, too
 }
 
 // describe takes what the recipe says.

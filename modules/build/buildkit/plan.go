@@ -304,13 +304,16 @@ func sourceName(s record.Source) (string, error) {
 const mavenKind = "maven"
 
 // fillMaven packs the locked Maven files as Maven's local repository, and the
-// settings that make Maven use it and nothing else.
+// settings that make Maven ask nobody else.
 func (p *plan) fillMaven(l *layerWriter) error {
 	if err := l.folder(mavenRepository, 0o755, 0, 0); err != nil {
 		return err
 	}
-	if p.relay != nil {
-		return l.text(mavenSettings, settings(`<mirrors><mirror><id>pyrsia</id><mirrorOf>*</mirrorOf><url>http://`+MirrorAddress+`/</url></mirror></mirrors>`))
+	// The same settings with and without a mirror: Maven's own offline mode leaves out
+	// every goal that declares to need the network, and so makes another release. What
+	// is locked it finds in its local repository, what is not nobody serves here.
+	if err := l.text(mavenSettings, settings(`<mirrors><mirror><id>pyrsia</id><mirrorOf>*</mirrorOf><url>http://`+MirrorAddress+`/</url></mirror></mirrors>`)); err != nil || p.relay != nil {
+		return err
 	}
 	for _, e := range p.job.Lock.Entries {
 		if e.Kind != mavenKind {
@@ -320,7 +323,7 @@ func (p *plan) fillMaven(l *layerWriter) error {
 			return err
 		}
 	}
-	return l.text(mavenSettings, settings(`<offline>true</offline>`))
+	return nil
 }
 
 // localName is where Maven's local repository keeps a remote repository's file.

@@ -41,7 +41,7 @@ func TestPackRoot(t *testing.T) {
 		"": ocispecs.MediaTypeImageLayer, ".gz": ocispecs.MediaTypeImageLayerGzip, ".zst": ocispecs.MediaTypeImageLayerZstd,
 	} {
 		job, layer := rootJob(t, ending, mediaType)
-		for resolve, setting := range map[bool]string{false: "<offline>true</offline>", true: MirrorAddress} {
+		for _, resolve := range []bool{false, true} {
 			root, err := PackRoot(job, t.TempDir(), resolve)
 			if err != nil {
 				t.Fatal(err)
@@ -55,8 +55,9 @@ func TestPackRoot(t *testing.T) {
 			if got := streamed(t, root.Layers[0]); got != string(layer) {
 				t.Errorf("the image's layer%s has %d bytes, want %d", ending, len(got), len(layer))
 			}
-			if !strings.Contains(streamed(t, root.Layers[2]), setting) {
-				t.Errorf("Maven's settings do not say %s", setting)
+			// Nothing in it may tell a build whether it resolves.
+			if got := streamed(t, root.Layers[2]); !strings.Contains(got, MirrorAddress) || strings.Contains(got, "offline") {
+				t.Error("Maven's settings name another mirror, or are offline")
 			}
 		}
 	}

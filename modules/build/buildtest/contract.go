@@ -236,7 +236,7 @@ func testMavenFiles(t *testing.T, b *Bench, e build.Engine) {
 	}
 	got, err := os.ReadFile(files[0].Path)
 	must(t, err)
-	if !strings.HasPrefix(string(got), "jar of a<m/>") || !strings.Contains(string(got), "<offline>true</offline>") || !strings.Contains(string(got), "<localRepository>/m2</localRepository>") {
+	if !strings.HasPrefix(string(got), "jar of a<m/>") || !strings.Contains(string(got), "<mirrorOf>*</mirrorOf>") || !strings.Contains(string(got), "<localRepository>/m2</localRepository>") {
 		t.Errorf("the build saw %q", got)
 	}
 }
