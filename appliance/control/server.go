@@ -258,14 +258,26 @@ type checked struct {
 	Report   *CheckReport `json:"report,omitempty"`
 }
 
+// recipeOf reads a recipe. One that has no canonical form could not be named by its hash.
+func recipeOf(body io.Reader) (*record.Recipe, error) {
+	recipe := new(record.Recipe)
+	if err := json.NewDecoder(body).Decode(recipe); err != nil {
+		return nil, fmt.Errorf("%w recipe: %v", ErrInvalid, err)
+	}
+	if _, err := record.Marshal(recipe); err != nil {
+		return nil, fmt.Errorf("%w recipe: %v", ErrInvalid, err)
+	}
+	return recipe, nil
+}
+
 func (s *Server) resolveLock(w http.ResponseWriter, r *http.Request) {
 	out := newSender(w)
 	out.finish(func() error {
-		var recipe record.Recipe
-		if err := json.NewDecoder(r.Body).Decode(&recipe); err != nil {
-			return fmt.Errorf("%w recipe: %v", ErrInvalid, err)
+		recipe, err := recipeOf(r.Body)
+		if err != nil {
+			return err
 		}
-		lock, err := s.node.ResolveLock(r.Context(), &recipe, out.line)
+		lock, err := s.node.ResolveLock(r.Context(), recipe, out.line)
 		if err != nil {
 			return err
 		}
@@ -276,11 +288,11 @@ func (s *Server) resolveLock(w http.ResponseWriter, r *http.Request) {
 func (s *Server) tryRecipe(w http.ResponseWriter, r *http.Request) {
 	out := newSender(w)
 	out.finish(func() error {
-		var recipe record.Recipe
-		if err := json.NewDecoder(r.Body).Decode(&recipe); err != nil {
-			return fmt.Errorf("%w recipe: %v", ErrInvalid, err)
+		recipe, err := recipeOf(r.Body)
+		if err != nil {
+			return err
 		}
-		tried, err := s.node.TryRecipe(r.Context(), &recipe, out.line)
+		tried, err := s.node.TryRecipe(r.Context(), recipe, out.line)
 		if err != nil {
 			return err
 		}

@@ -714,6 +714,10 @@ func (n *Node) TryRecipe(ctx context.Context, recipe *record.Recipe, progress fu
 	if b == nil {
 		return nil, control.WithHint(fmt.Errorf("%w: this is a regular node; only build nodes build", control.ErrRefused), "ask on one of the build nodes")
 	}
+	if !n.trying.TryLock() {
+		return nil, fmt.Errorf("%w: another recipe is tried on this node; wait for it", control.ErrRefused)
+	}
+	defer n.trying.Unlock()
 	tried := []control.Tried{}
 	err := n.streamed("try", progress, func(id string, log *os.File) error {
 		outputs, err := b.member.TryRecipe(ctx, recipe, id, log)
@@ -757,6 +761,11 @@ func (n *Node) streamed(kind string, progress func(string) error, work func(id s
 	var failed error
 	go func() {
 		defer close(done)
+		defer func() { // one caller's question must not end the node
+			if p := recover(); p != nil {
+				failed = fmt.Errorf("this is a mistake of the program's: %v", p)
+			}
+		}()
 		failed = work(strings.TrimSuffix(filepath.Base(log.Name()), ".log"), log)
 	}()
 	lines, offset := &lineWriter{send: progress}, int64(0)

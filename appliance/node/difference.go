@@ -46,7 +46,11 @@ func (n *Node) Differences(ctx context.Context, ref string) ([]control.Differenc
 // unreported tells whether a comparison could not be made, and may be by now.
 func unreported(d control.Difference) bool { return d.Report == nil }
 
+// compareAttempt makes reports, for one caller at a time: each may take some gigabytes of
+// the scratch folder.
 func (n *Node) compareAttempt(ctx context.Context, builder *builder, a *ledger.Attempt) ([]control.Difference, error) {
+	n.comparing.Lock()
+	defer n.comparing.Unlock()
 	c := comparing{node: n, builder: builder, attempt: a, found: []control.Difference{}}
 	if err := c.members(ctx); err != nil {
 		return nil, err

@@ -22,6 +22,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -57,7 +58,11 @@ type Node struct {
 	keys     *identity.Keys // of which only the identity's counts here: builder has its own
 	identity record.Identity
 	scratch  string
-	closers  []func() error // in the order of construction
+
+	trying    sync.Mutex // held while a recipe is tried
+	comparing sync.Mutex // held while outputs are compared
+
+	closers []func() error // in the order of construction
 
 	chain   *chain.Chain
 	store   *disk.Store

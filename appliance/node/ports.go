@@ -158,6 +158,11 @@ func (p pinning) Put(ctx context.Context, r io.Reader) (artifact.Descriptor, err
 	return d, p.Store.Pin(d.SHA256)
 }
 
+// Lend implements publish.Store.
+func (p pinning) Lend(ctx context.Context, r io.Reader) (artifact.Descriptor, error) {
+	return p.Store.Put(ctx, r)
+}
+
 // Release implements publish.Store.
 func (p pinning) Release(digest artifact.SHA256) error { return p.Store.Unpin(digest) }
 
@@ -165,6 +170,14 @@ func (p pinning) Release(digest artifact.SHA256) error { return p.Store.Unpin(di
 type inputStore struct{ pinning }
 
 func (s inputStore) Stat(digest artifact.SHA256) (artifact.Descriptor, bool) {
+	d, err := s.Store.Stat(digest)
+	return d, err == nil
+}
+
+// lentStore is the store for what is only compared with.
+type lentStore struct{ *disk.Store }
+
+func (s lentStore) Stat(digest artifact.SHA256) (artifact.Descriptor, bool) {
 	d, err := s.Store.Stat(digest)
 	return d, err == nil
 }

@@ -192,7 +192,7 @@ var settings = []Setting{
 	},
 	{
 		Path: "build.disk", kind: scalar("size", ParseSize, FormatSize), Unit: "bytes", Default: `"64GiB"`, Reload: Live,
-		Doc: "Disk that the files of one build may take at most, whatever its recipe allows.",
+		Doc: "Disk that the files of one step of a build may take at most, whatever its recipe allows.",
 		at:  func(s *scope) any { return &s.Build.Disk },
 	},
 	{

@@ -22,8 +22,9 @@ var ErrMalformed = errors.New("no buildspec")
 
 // Bounds of a buildspec. Real ones have at most some thousand bytes.
 const (
-	MaxFile   = 256 << 10 // bytes
-	maxValue  = 64 << 10  // bytes of a variable, expanded
+	MaxFile   = 32 << 10 // bytes
+	maxNested = 50       // brackets in brackets: the parser calls itself for each
+	maxValue  = 64 << 10 // bytes of a variable, expanded
 	maxValues = 500
 )
 
@@ -46,6 +47,9 @@ func Parse(data []byte, name string) (*Spec, error) {
 	if len(data) > MaxFile {
 		return nil, fmt.Errorf("%s: %w: it has more than %d bytes", name, ErrMalformed, MaxFile)
 	}
+	if nested(data) > maxNested {
+		return nil, fmt.Errorf("%s: %w: brackets stand in more than %d brackets", name, ErrMalformed, maxNested)
+	}
 	file, err := syntax.NewParser(syntax.Variant(syntax.LangBash)).Parse(bytes.NewReader(bytes.ReplaceAll(data, []byte("\r\n"), []byte("\n"))), name)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
@@ -60,6 +64,26 @@ func Parse(data []byte, name string) (*Spec, error) {
 		return nil, fmt.Errorf("%s: %w: it sets no variables", name, ErrMalformed)
 	}
 	return s, nil
+}
+
+// nested is how deep brackets stand in brackets, at the most: closing ones that close
+// nothing of their kind count as well, so that it is never less than what a parser sees.
+func nested(data []byte) int {
+	depth, deepest := 0, 0
+	for _, c := range data {
+		switch c {
+		case '(', '{', '[', '`':
+			depth++
+			deepest = max(deepest, depth)
+		case ')', '}', ']':
+			depth = max(depth-1, 0)
+		case '\n':
+			if depth < 3 {
+				depth = 0 // a backquote that closed
+			}
+		}
+	}
+	return deepest
 }
 
 // New is a buildspec of variables that somebody gives, by name.
@@ -101,6 +125,8 @@ func (s *Spec) fail(at syntax.Pos, format string, args ...any) error {
 func (s *Spec) assign(assignments []*syntax.Assign) error {
 	for _, a := range assignments {
 		switch {
+		case a.Naked: // export of a variable that is set already
+			continue
 		case a.Name == nil || a.Array != nil || a.Index != nil:
 			return s.fail(a.Pos(), "only plain variables are known, and no lists")
 		case len(s.values) >= maxValues:
@@ -135,12 +161,75 @@ func (s *Spec) expand(a *syntax.Assign) value {
 		}
 		return err
 	}
+	if err := s.bounded(a.Value); err != nil {
+		v.err = err
+		return v
+	}
 	text, err := expand.Literal(config, a.Value)
 	v.text = strings.TrimSpace(text)
 	if err != nil {
 		v.text, v.err = "", err
 	}
 	return v
+}
+
+// errLarge is a value's that would be too large to work out.
+var errLarge = fmt.Errorf("its value would have more than %d bytes", maxValue)
+
+// bounded refuses what would grow without bound before it is expanded, and what depends
+// on this machine: a home folder.
+func (s *Spec) bounded(w *syntax.Word) error {
+	if lit, is := leading(w.Parts); is && strings.HasPrefix(lit.Value, "~") {
+		return errors.New("its value begins with a home folder of the rebuilder's own machine")
+	}
+	total, large := 0, false
+	syntax.Walk(w, func(n syntax.Node) bool {
+		switch n := n.(type) {
+		case *syntax.Lit:
+			total += len(n.Value)
+		case *syntax.SglQuoted:
+			total += len(n.Value)
+		case *syntax.ParamExp:
+			size := 0
+			if n.Param != nil {
+				size = len(s.values[n.Param.Value].text)
+			}
+			total += size
+			// A replacement may stand in for each character, a pattern be tried at each.
+			large = large || size > maxPattern && (n.Repl != nil || n.Exp != nil || n.Slice != nil)
+			if n.Repl != nil && n.Repl.With != nil {
+				with := 0
+				syntax.Walk(n.Repl.With, func(inner syntax.Node) bool {
+					switch inner := inner.(type) {
+					case *syntax.Lit:
+						with += len(inner.Value)
+					case *syntax.ParamExp:
+						if inner.Param != nil {
+							with += len(s.values[inner.Param.Value].text)
+						}
+					}
+					return true
+				})
+				total += (size + 1) * with
+			}
+		}
+		return total <= maxValue
+	})
+	if large || total > maxValue {
+		return errLarge
+	}
+	return nil
+}
+
+// maxPattern bounds what patterns are matched with, bytes.
+const maxPattern = 1 << 10
+
+func leading(parts []syntax.WordPart) (*syntax.Lit, bool) {
+	if len(parts) == 0 {
+		return nil, false
+	}
+	lit, is := parts[0].(*syntax.Lit)
+	return lit, is
 }
 
 // environment is what a value may refer to: the variables above it, and nothing of

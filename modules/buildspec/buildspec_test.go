@@ -12,22 +12,23 @@ func TestParse(t *testing.T) {
 		text string
 		want map[string]string
 	}{
-		"plain":         {"a=1\nb=two\n", map[string]string{"a": "1", "b": "two"}},
-		"quotes":        {"a='1 2'\nb=\"3 ${a}\"\nc=x\"y\"'z'", map[string]string{"a": "1 2", "b": "3 1 2", "c": "xyz"}},
-		"references":    {"a=x\nb=${a}-1\nc=$b.zip\nd=${b//-/_}\ne=${none:-y}", map[string]string{"b": "x-1", "c": "x-1.zip", "d": "x_1", "e": "y"}},
-		"comments":      {"# all of it\na=1 # uh\n#b=2\n", map[string]string{"a": "1", "b": ""}},
-		"continued":     {"a=\"x \\\n y\"\n", map[string]string{"a": "x  y"}},
-		"windows":       {"a=1\r\nb=${a}2\r\n", map[string]string{"a": "1", "b": "12"}},
-		"empty":         {"a=\nb=\"\"\nc=''\n", map[string]string{"a": "", "b": "", "c": ""}},
-		"twice":         {"a=1\na=2\n", map[string]string{"a": "2"}},
-		"appended":      {"a=1\na+=2\n", map[string]string{"a": "12"}},
-		"exported":      {"export a=1\nexport b=2 c=3", map[string]string{"a": "1", "c": "3"}},
-		"on one line":   {"a=1 b=2; c=3", map[string]string{"a": "1", "b": "2", "c": "3"}},
-		"tr":            {"a=org.acme.x\nb=https://git.example/$(echo ${a} | tr '.' '-').git", map[string]string{"b": "https://git.example/org-acme-x.git"}},
-		"tr backquoted": {"a=o.x\nb=`echo $a | tr . /`", map[string]string{"b": "o/x"}},
-		"tr deletes":    {"a=1.2\nb=$(echo $a | tr -d .)", map[string]string{"b": "12"}},
-		"tr of many":    {"a=1.2_3\nb=$(echo $a | tr ._ ab)", map[string]string{"b": "1a2b3"}},
-		"nested":        {"a=x.y\nb=\"$(echo \"${a}\" | tr '.' '_')\"", map[string]string{"b": "x_y"}},
+		"plain":          {"a=1\nb=two\n", map[string]string{"a": "1", "b": "two"}},
+		"quotes":         {"a='1 2'\nb=\"3 ${a}\"\nc=x\"y\"'z'", map[string]string{"a": "1 2", "b": "3 1 2", "c": "xyz"}},
+		"references":     {"a=x\nb=${a}-1\nc=$b.zip\nd=${b//-/_}\ne=${none:-y}", map[string]string{"b": "x-1", "c": "x-1.zip", "d": "x_1", "e": "y"}},
+		"comments":       {"# all of it\na=1 # uh\n#b=2\n", map[string]string{"a": "1", "b": ""}},
+		"continued":      {"a=\"x \\\n y\"\n", map[string]string{"a": "x  y"}},
+		"windows":        {"a=1\r\nb=${a}2\r\n", map[string]string{"a": "1", "b": "12"}},
+		"empty":          {"a=\nb=\"\"\nc=''\n", map[string]string{"a": "", "b": "", "c": ""}},
+		"twice":          {"a=1\na=2\n", map[string]string{"a": "2"}},
+		"appended":       {"a=1\na+=2\n", map[string]string{"a": "12"}},
+		"exported after": {"b=1\nexport b\nexport c=2", map[string]string{"b": "1", "c": "2"}},
+		"exported":       {"export a=1\nexport b=2 c=3", map[string]string{"a": "1", "c": "3"}},
+		"on one line":    {"a=1 b=2; c=3", map[string]string{"a": "1", "b": "2", "c": "3"}},
+		"tr":             {"a=org.acme.x\nb=https://git.example/$(echo ${a} | tr '.' '-').git", map[string]string{"b": "https://git.example/org-acme-x.git"}},
+		"tr backquoted":  {"a=o.x\nb=`echo $a | tr . /`", map[string]string{"b": "o/x"}},
+		"tr deletes":     {"a=1.2\nb=$(echo $a | tr -d .)", map[string]string{"b": "12"}},
+		"tr of many":     {"a=1.2_3\nb=$(echo $a | tr ._ ab)", map[string]string{"b": "1a2b3"}},
+		"nested":         {"a=x.y\nb=\"$(echo \"${a}\" | tr '.' '_')\"", map[string]string{"b": "x_y"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := Parse([]byte(c.text), "x.buildspec")
@@ -64,7 +65,10 @@ func TestNothingRuns(t *testing.T) {
 		"nothing":            {"# nothing\n", "sets no variables"},
 		"syntax":             {"a='1\n", "x.buildspec:1"},
 		"binary":             {"\x00\x01\x02", "no buildspec"},
-		"doubling":           {"a=x\n" + strings.Repeat("a=$a$a$a$a\n", 40), "more than"},
+		"brackets":           {strings.Repeat("(", 30_000), "more than 50 brackets"},
+		"arithmetic":         {"a=$((" + strings.Repeat("(", 30_000), "more than 50 brackets"},
+		"braces":             {"a=" + strings.Repeat("${b:-", 5_000), "more than 50 brackets"},
+		"backquotes":         {"a=" + strings.Repeat("\\`", 10_000), "more than 50 brackets"},
 		"too many":           {many(), "more than 500 variables"},
 		"too long":           {"a=" + strings.Repeat("x", MaxFile), "more than"},
 	} {
@@ -88,6 +92,12 @@ func TestNothingRuns(t *testing.T) {
 		"two commands":         "b=1\na=$(echo 1; touch trace)",
 		"what is unknown":      "b=1\nc=$(date)\na=x$c",
 		"arithmetic on it":     "b=1\na=$((1/0))",
+		"doubling":             "b=1\nx=x\n" + strings.Repeat("x=$x$x$x$x\n", 40) + "a=$x",
+		"many of one":          "b=1\nx=" + strings.Repeat("y", 10_000) + "\na=\"" + strings.Repeat("$x", 5_000) + "\"",
+		"replacing each":       "b=1\nx=" + strings.Repeat("y", 1000) + "\na=${x//y/$x}",
+		"a large pattern":      "b=1\nx=" + strings.Repeat("y", 10_000) + "\na=${x%%y*y}",
+		"a home folder":        "b=1\na=~root/x",
+		"tr beyond ASCII":      "b=1\na=$(echo ab | tr ab é)",
 	} {
 		t.Run(name, func(t *testing.T) {
 			s, err := Parse([]byte(text), "x.buildspec")

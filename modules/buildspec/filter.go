@@ -2,6 +2,7 @@ package buildspec
 
 import (
 	"strings"
+	"unicode"
 
 	"mvdan.cc/sh/v3/expand"
 	"mvdan.cc/sh/v3/syntax"
@@ -67,6 +68,9 @@ func wordsOf(config *expand.Config, s *syntax.Stmt) ([]string, error) {
 func translate(text, from, to string) (string, error) {
 	if from == "-d" {
 		from, to = to, ""
+	}
+	if strings.ContainsFunc(from+to, func(r rune) bool { return r > unicode.MaxASCII }) {
+		return "", errRuns
 	}
 	if strings.ContainsAny(from+to, `-[]\`) && len(from) > 1 || to != "" && len(from) != len(to) {
 		return "", errRuns

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"mvdan.cc/sh/v3/syntax"
 
@@ -70,6 +71,8 @@ const (
 // source, to name it by its digest and to find the modules in it, and Maven's own. An
 // error says what about the buildspec cannot be done here; nothing is guessed.
 func (i *Importer) Import(ctx context.Context, s *Spec, e *Expected) (*Imported, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, longest, fmt.Errorf("%s: the source did not come within %v", s.name, longest))
+	defer cancel()
 	m := &making{Importer: i, ctx: ctx, spec: s, expected: e, recipe: &record.Recipe{
 		Platform: "linux/amd64", Resolve: "maven", Debian: []record.Debian{}, Images: []record.Image{},
 		Limits: record.Limits{Memory: 4 << 30, Disk: 16 << 30, Seconds: 60 * 60},
@@ -84,6 +87,10 @@ func (i *Importer) Import(ctx context.Context, s *Spec, e *Expected) (*Imported,
 	}
 	return &Imported{Recipe: m.recipe, Notes: m.notes}, nil
 }
+
+// longest is how long one import may take: a server that sends a byte now and then would
+// hold it for ever.
+const longest = 30 * time.Minute
 
 // making is one call of Import.
 type making struct {
@@ -266,8 +273,8 @@ func (m *making) command() error {
 	if err != nil {
 		return m.wrong("command", "the command is no line for a shell: %v", err)
 	}
-	if len(words) == 0 || !slices.Contains(words, "mvn") {
-		return m.wrong("command", "the command %.80q does not run mvn", command)
+	if !commandPattern.MatchString(command) {
+		return m.wrong("command", "the command %.80q is not mvn with its arguments, in a folder perhaps (cd FOLDER && mvn …)", command)
 	}
 	m.arguments = words
 	if rest, plain := strings.CutPrefix(command, "mvn "); plain {
@@ -276,6 +283,10 @@ func (m *making) command() error {
 	m.recipe.Commands = []string{command}
 	return nil
 }
+
+// commandPattern is a command that is understood: one of Maven, without what a shell
+// would make of it.
+var commandPattern = regexp.MustCompile(`^(?:cd [A-Za-z0-9_./-]+ && )?mvn(?: [^;&|<>$\x60()\\]*)?$`)
 
 // commandWords are the plain words of a command line.
 func commandWords(command string) ([]string, error) {
@@ -418,16 +429,20 @@ func (m *making) distribution(address, folder, remove string) error {
 	if deeper {
 		return m.wrong("sourcePath", "sourcePath=%s: the build begins in %s below the source's root; begin the command with cd instead", folder, below)
 	}
-	for _, file := range strings.Fields(remove) {
-		if artifact.CheckFile(strings.Trim(file, `"'`)) != nil {
-			return m.wrong("sourceRmFiles", "sourceRmFiles names %q, which is not in the source", file)
+	files := strings.Fields(remove)
+	for _, file := range files {
+		if !removePattern.MatchString(file) || artifact.CheckFile(strings.ReplaceAll(file, "*", "x")) != nil {
+			return m.wrong("sourceRmFiles", "sourceRmFiles names %q; plain files of the source are known", file)
 		}
 	}
-	if remove != "" {
-		m.before("rm " + strings.Join(strings.Fields(remove), " "))
+	if len(files) > 0 {
+		m.before("rm -- " + strings.Join(files, " "))
 	}
 	return nil
 }
+
+// removePattern is a file that a shell takes as it is, or a star in its name.
+var removePattern = regexp.MustCompile(`^[A-Za-z0-9_.][A-Za-z0-9_./*-]*$`)
 
 // coordinates are those of a path in a repository that lies anywhere below a host: the
 // last folder is the version, the one before the artifact, and the first that is no

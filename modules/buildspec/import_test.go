@@ -183,7 +183,7 @@ pkg:maven/org.acme/thing@1.0 thing-1.0.pom pom.xml `
 	if len(r.Commands) != 3 || r.Commands[0] != "rm DEPENDENCIES NOTICE" || r.Commands[1] != "mvn -B -Prelease clean package -DskipTests" || !strings.Contains(r.Commands[2], ".flattened-pom.xml") {
 		t.Errorf("commands %q", r.Commands)
 	}
-	if len(made.Notes) != 1 || !strings.Contains(made.Notes[0], "instead of https://git.example/thing.git at v1.0") {
+	if len(made.Notes) != 2 || !strings.Contains(made.Notes[0], "instead of https://git.example/thing.git at v1.0") {
 		t.Errorf("notes %q", made.Notes)
 	}
 }
@@ -201,6 +201,33 @@ func TestOwnDependencies(t *testing.T) {
 	// What asks the network and makes nothing is left out.
 	if c := made.Recipe.Commands[0]; !strings.HasSuffix(c, " -Dpgpverify.skip=true") {
 		t.Errorf("%q", c)
+	}
+}
+
+// TestForeign: a module of another organisation is refused, one of another group told.
+func TestForeign(t *testing.T) {
+	for group, says := range map[string]string{"org.acme.extra": "", "org.other": "of another organisation", "junit": "of another organisation"} {
+		files := world(t)
+		files["org/acme/thing/1.0/thing-1.0-source-release.zip"] = zipped(t, "thing-1.0", map[string]string{
+			"pom.xml":   pom(`<groupId>org.acme</groupId><artifactId>thing</artifactId><version>1.0</version><modules><module>a</module></modules>`),
+			"a/pom.xml": pom(`<groupId>` + group + `</groupId><artifactId>stolen</artifactId><version>4.13</version>`),
+		})
+		files[strings.ReplaceAll(group, ".", "/")+"/stolen/4.13/stolen-4.13.pom"] = []byte("pom")
+		made, err := imports(t, importer(t, files), spec, nil)
+		switch {
+		case says != "" && (err == nil || !strings.Contains(err.Error(), says)):
+			t.Errorf("%s: %v, %v", group, made, err)
+		case says == "" && (err != nil || !slices.ContainsFunc(made.Notes, func(n string) bool { return strings.Contains(n, "of another group") })):
+			t.Errorf("%s: %v, %v", group, made, err)
+		}
+	}
+}
+
+// TestInRoot: only what names the folder is changed.
+func TestInRoot(t *testing.T) {
+	made, err := imports(t, importer(t, world(t)), strings.Replace(spec, "mvn -Prelease clean", "mvn -Prelease install -f install -Dx=install clean", 1), nil)
+	if err != nil || made.Recipe.Commands[1] != "mvn -B -Prelease install -f . -Dx=install clean package -DskipTests" {
+		t.Errorf("%v, %v", made, err)
 	}
 }
 
@@ -271,7 +298,7 @@ func TestRefused(t *testing.T) {
 		"newline":        {"newline=lf", "newline=cr", nil, "newline=cr: known are lf and crlf"},
 		"by hand":        {`"mvn `, `"SHELL mvn `, nil, "begins with SHELL: somebody types the build by hand"},
 		"no command":     {`command="mvn -Prelease clean package -DskipTests"` + "\n", "", nil, "command is missing"},
-		"other command":  {`"mvn `, `"make `, nil, "does not run mvn"},
+		"other command":  {`"mvn `, `"make `, nil, "is not mvn with its arguments"},
 		"broken command": {`"mvn -Prelease`, `"mvn '-Prelease`, nil, "no line for a shell"},
 		"unknowable":     {"gitTag=v${version}", "gitTag=$(git describe)", noArchive, "gitTag: its value is the output of a command"},
 		"git runs":       {"gitTag=v${version}", "gitTag='git rev-list -1'", noArchive, "runs git to find the tag"},

@@ -15,7 +15,10 @@ import (
 // outputs finds the modules in the source, what of each was released, and where the
 // build leaves it.
 func (m *making) outputs() error {
-	r := &reactor{tree: m.tree, byFile: map[string]*module{}, defined: map[string]string{}, fetch: m.fetchPOM}
+	r := &reactor{
+		tree: m.tree, byFile: map[string]*module{}, defined: map[string]string{}, fetch: m.fetchPOM, ctx: m.ctx,
+		known: map[string]*module{}, absent: map[string]bool{},
+	}
 	r.arguments(m.arguments)
 	root, err := m.rootPOM()
 	if err != nil {
@@ -37,6 +40,9 @@ func (m *making) outputs() error {
 		}
 		if len(files) == 0 {
 			continue
+		}
+		if err := m.foreign(module); err != nil {
+			return err
 		}
 		if err := m.publish(module, files); err != nil {
 			return err
@@ -112,7 +118,11 @@ func (m *making) named() string {
 func inRoot(command, folder string) string {
 	words := strings.Fields(command)
 	for i, word := range words {
-		if path.Clean(strings.Trim(word, `"'`)) == folder && i > 0 {
+		name, _, joined := strings.Cut(word, "=")
+		switch {
+		case joined && (name == "-f" || name == "--file"):
+			words[i] = name + "=."
+		case i > 0 && slices.Contains([]string{"-f", "--file", "cd"}, words[i-1]) && path.Clean(strings.Trim(word, `"'`)) == folder:
 			words[i] = "."
 		}
 	}
@@ -130,6 +140,26 @@ func (m *making) fetchPOM(of artifact.Maven) ([]byte, error) {
 		return nil, err
 	}
 	return io.ReadAll(io.LimitReader(file, maxPOM))
+}
+
+// foreign tells of a module of another group than the release's, which a project may
+// have, and refuses one that is not of the same organisation: a recipe publishes under
+// any name that it lists.
+func (m *making) foreign(of *module) error {
+	if of.group == m.group {
+		return nil
+	}
+	if organisation(of.group) != organisation(m.group) {
+		return fmt.Errorf("%s: %s publishes %s, of another organisation; write the recipe by hand if that is right", m.recipe.Package, of.file, of.purl())
+	}
+	m.note("%s publishes %s, of another group", of.file, of.purl())
+	return nil
+}
+
+// organisation is what a group begins with: the reversed name of a domain.
+func organisation(group string) string {
+	parts := strings.SplitN(group, ".", 3)
+	return strings.Join(parts[:min(len(parts), 2)], ".")
 }
 
 // arguments are what the command says about profiles and properties.
@@ -280,7 +310,7 @@ func (m *making) pom(of *module, target string) string {
 	}
 	published := path.Join(target, of.artifact+"-"+of.version+".pom")
 	in := func(name string) string { return quoted(path.Join(of.folder, name)) }
-	m.recipe.Commands = append(m.recipe.Commands, fmt.Sprintf("mkdir -p %s; for pom in %s %s %s; do if [ -f \"$pom\" ]; then cp \"$pom\" %s; break; fi; done",
+	m.recipe.Commands = append(m.recipe.Commands, fmt.Sprintf("mkdir -p -- %s; for pom in %s %s %s; do if [ -f \"$pom\" ]; then cp -- \"$pom\" %s; break; fi; done",
 		quoted(target), in(".flattened-pom.xml"), in("dependency-reduced-pom.xml"), quoted(of.file), quoted(published)))
 	return published
 }

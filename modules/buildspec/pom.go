@@ -2,6 +2,7 @@ package buildspec
 
 import (
 	"bytes"
+	"context"
 	"encoding/xml"
 	"errors"
 	"fmt"
@@ -128,8 +129,10 @@ type reactor struct {
 	modules  []*module
 	byFile   map[string]*module
 
-	fetch   func(artifact.Maven) ([]byte, error) // a pom of the repository
-	fetched map[artifact.Maven][]byte
+	fetch  func(artifact.Maven) ([]byte, error) // a pom of the repository
+	ctx    context.Context
+	known  map[string]*module // poms that were read, by file
+	absent map[string]bool    // poms that the repository does not have
 }
 
 func (r *reactor) read(file string) error {
@@ -185,6 +188,12 @@ func (r *reactor) module(file string) (*module, error) {
 }
 
 func (r *reactor) moduleBelow(file string, depth int) (*module, error) {
+	if m := r.known[file]; m != nil {
+		return m, nil
+	}
+	if err := r.ctx.Err(); err != nil {
+		return nil, err
+	}
 	text, found := r.tree.poms[file]
 	if !found {
 		return nil, fmt.Errorf("the source has no %s", file)
@@ -212,6 +221,7 @@ func (r *reactor) parsed(file string, text []byte, depth int) (*module, error) {
 	m.version = r.interpolate(first(p.Version, p.Parent.Version), m)
 	m.finalName = r.interpolate(m.finalName, m)
 	m.directory = r.interpolate(m.directory, m)
+	r.known[file] = m
 	return m, nil
 }
 
@@ -235,34 +245,30 @@ func (r *reactor) parentOf(m *module, depth int) error {
 	if err != nil {
 		return fmt.Errorf("%s: its parent: %w", m.file, err)
 	}
-	text, err := r.remote(of)
-	if errors.Is(err, ErrAbsent) {
-		return nil // what it says is then unknown, as a part of the build will be
-	}
-	if err != nil {
-		return err
-	}
-	// Its own folders are not those of this source.
-	m.parent, err = r.parsed(remoteFolder+of.File(), text, depth+1)
+	m.parent, err = r.remote(of, depth+1)
 	return err
 }
 
 // remoteFolder begins the file names of poms that are not in the tree.
 const remoteFolder = "../repository/"
 
-func (r *reactor) remote(of artifact.Maven) ([]byte, error) {
-	if text, known := r.fetched[of]; known {
-		return text, nil
+// remote is a parent in the repository, nil for one that is not there: what it says is
+// then unknown, as a part of the build will be. Its own folders are not those of this
+// source.
+func (r *reactor) remote(of artifact.Maven, depth int) (*module, error) {
+	file := remoteFolder + of.Path()
+	if m := r.known[file]; m != nil || r.absent[file] {
+		return m, nil
 	}
 	text, err := r.fetch(of)
+	if errors.Is(err, ErrAbsent) {
+		r.absent[file] = true
+		return nil, nil
+	}
 	if err != nil {
 		return nil, err
 	}
-	if r.fetched == nil {
-		r.fetched = map[artifact.Maven][]byte{}
-	}
-	r.fetched[of] = text
-	return text, nil
+	return r.parsed(file, text, depth)
 }
 
 // above is the file of the parent, "" for one that is not in the tree.

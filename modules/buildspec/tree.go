@@ -30,7 +30,8 @@ type tree struct {
 // Bounds of what is read of a source. What the archive itself may be is the build
 // engine's rule.
 const (
-	maxPOM   = 8 << 20
+	maxPOM   = 4 << 20
+	maxText  = 64 << 20 // of all poms together
 	maxPOMs  = 4 * maxModules
 	maxFiles = 1 << 20
 )
@@ -44,6 +45,7 @@ type reading struct {
 	newest time.Time
 	modes  map[fs.FileMode]int // of files, how many have each
 	listed bool                // the release's build made the list of dependencies
+	text   int64               // bytes of the poms so far
 }
 
 func newReading() *reading {
@@ -76,11 +78,14 @@ func (r *reading) file(name string, modified time.Time, size int64, open func() 
 	if size > maxPOM {
 		return fmt.Errorf("%s in the source has %d bytes", name, size)
 	}
+	if r.text += size; r.text > maxText {
+		return fmt.Errorf("the poms in the source have more than %d bytes", maxText)
+	}
 	content, err := open()
 	if err != nil {
 		return err
 	}
-	text, err := io.ReadAll(io.LimitReader(content, maxPOM))
+	text, err := io.ReadAll(io.LimitReader(content, size))
 	r.poms[name] = text
 	return err
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/ledger"
 	"github.com/pyrsia/appliance/modules/record"
 )
@@ -138,14 +139,48 @@ func (m *Member) release(id record.Hash) error {
 	if err != nil {
 		return err
 	}
+	wanted, err := m.wanted(id)
+	if err != nil {
+		return err
+	}
 	var failures []error
 	for _, s := range subjects {
-		if m.publishedElsewhere(s) {
+		if wanted[s.Digest.SHA256] || m.publishedElsewhere(s) {
 			continue
 		}
 		failures = append(failures, m.store.Release(s.Digest.SHA256))
 	}
 	return errors.Join(failures...)
+}
+
+// wanted are the outputs of this node in other attempts that may still publish them.
+func (m *Member) wanted(but record.Hash) (map[artifact.SHA256]bool, error) {
+	attempts, err := m.chain.RecentAttempts(m.chain.Time() - Memory.Milliseconds())
+	if err != nil {
+		return nil, err
+	}
+	wanted := map[artifact.SHA256]bool{}
+	for i := range attempts {
+		a := &attempts[i]
+		if a.ID == but || a.Status == ledger.StatusDisagreed || a.Expired(m.chain.Time()) {
+			continue
+		}
+		statement, _, ok, err := m.votes.Outcome(a.ID)
+		if err != nil {
+			return nil, err
+		}
+		if !ok {
+			continue
+		}
+		subjects, err := m.ownSubjects(a, statement)
+		if err != nil {
+			return nil, err
+		}
+		for _, s := range subjects {
+			wanted[s.Digest.SHA256] = true
+		}
+	}
+	return wanted, nil
 }
 
 // publishedElsewhere tells whether the log vouches for the same bytes by another build.

@@ -87,6 +87,92 @@ func TestKeep(t *testing.T) {
 	})
 }
 
+// TestKeepSecondAttempt: the same bytes in an attempt that failed and in one under way
+// stay for the latter.
+func TestKeepSecondAttempt(t *testing.T) {
+	const pkg = artifact.PURL("pkg:maven/org.acme/bad@1")
+	run(t, 3, func(t *testing.T, w *world) {
+		w.everybodyHas(chaintest.Recipe(pkg, "bad-1.jar"))
+		slow := false
+		for i, node := range w.nodes {
+			node.build = func(int) (string, error) {
+				if slow && i > 0 {
+					time.Sleep(90 * time.Minute)
+				}
+				return fmt.Sprint("node ", i), nil
+			}
+			node.start(0, false)
+		}
+		alive := w.nodes[0].alive()
+		if _, err := alive.member.RequestBuild(pkg); err != nil {
+			t.Fatal(err)
+		}
+		w.until("the first attempt is compared", func() bool {
+			attempts, err := w.c.Attempts()
+			if err != nil || len(attempts) != 1 || attempts[0].Status != ledger.StatusDisagreed {
+				return false
+			}
+			r, err := alive.member.References(attempts[0].ID)
+			return err == nil && len(r) > 0
+		})
+		for _, name := range files(t, filepath.Join(w.nodes[0].folder, "builds"), "*") {
+			if err := os.Chtimes(name, time.Now(), time.Now()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		alive.member.SetLimits(publish.Limits{Parallel: 1, Deadline: 2 * time.Hour, Keep: time.Hour})
+		slow = true
+		time.Sleep(45 * time.Minute)
+		if _, err := alive.member.RequestBuild(pkg); err != nil {
+			t.Fatal(err)
+		}
+		w.until("the second attempt is built here", func() bool {
+			attempts, err := w.c.Attempts()
+			if err != nil || len(attempts) != 2 {
+				return false
+			}
+			_, _, ok, err := alive.Outcome(attempts[1].ID)
+			return ok && err == nil
+		})
+		time.Sleep(30 * time.Minute)
+		attempts, err := w.c.Attempts()
+		if err != nil || !attempts[1].Active(w.c.Time()) {
+			t.Fatalf("the second attempt is over: %v", err)
+		}
+		if !alive.Has(chaintest.Describe([]byte("node 0 of bad-1.jar")).SHA256) {
+			t.Error("what an attempt under way publishes was let go")
+		}
+	})
+}
+
+// TestTryKeepsOthers: what is tried and published as well stays what it was.
+func TestTryKeepsOthers(t *testing.T) {
+	const pkg = artifact.PURL("pkg:maven/org.acme/good@1")
+	run(t, 3, func(t *testing.T, w *world) {
+		recipe := chaintest.Recipe(pkg, "good-1.jar")
+		w.everybodyHas(recipe)
+		for _, node := range w.nodes {
+			node.start(0, false)
+		}
+		alive := w.nodes[0].alive()
+		if _, err := alive.member.RequestBuild(pkg); err != nil {
+			t.Fatal(err)
+		}
+		w.until("it is published", func() bool { _, ok := w.settled(); return ok })
+		log, err := os.CreateTemp(t.TempDir(), "try")
+		if err != nil {
+			t.Fatal(err)
+		}
+		tried, err := alive.member.TryRecipe(t.Context(), recipe, "try-1", log)
+		if err != nil || len(tried) != 1 || tried[0].Verdict != publish.ReferenceAbsent {
+			t.Fatalf("%+v, %v", tried, err)
+		}
+		if !alive.Has(chaintest.Describe([]byte("content of good-1.jar")).SHA256) {
+			t.Error("a try let go of what is published")
+		}
+	})
+}
+
 func files(t *testing.T, folder, pattern string) []string {
 	t.Helper()
 	names, err := filepath.Glob(filepath.Join(folder, pattern))

@@ -76,6 +76,8 @@ type Store interface {
 	Put(ctx context.Context, r io.Reader) (artifact.Descriptor, error)
 	Open(digest artifact.SHA256) (*os.File, error)
 	Has(digest artifact.SHA256) bool
+	// Lend is Put for what nobody needs for long: it may go when room is needed.
+	Lend(ctx context.Context, r io.Reader) (artifact.Descriptor, error)
 	// Release lets a file go that Put has kept, where nothing else wants it.
 	Release(digest artifact.SHA256) error
 }
@@ -614,6 +616,9 @@ func (m *Member) hold(ctx context.Context, digest record.Hash, a record.Attempt)
 		return err
 	}
 	defer closeLog()
+	// An upstream that sends a byte now and then would hold up this asker's other locks.
+	ctx, cancel := context.WithDeadlineCause(ctx, time.UnixMilli(a.Deadline), errors.New("the attempt's deadline passed while its files were fetched"))
+	defer cancel()
 	if _, _, err := m.inputsOf(ctx, a, log); err != nil {
 		kind := NoteLacking
 		if errors.Is(err, ErrDeclined) {

@@ -338,6 +338,9 @@ func (m *Member) resolve(ctx context.Context, r Request, recipe *record.Recipe, 
 		return err
 	}
 	defer closeLog()
+	longest := m.limits.Load().Deadline
+	ctx, cancel := context.WithTimeoutCause(ctx, longest, fmt.Errorf("its inputs were not found within %v (build.timeout)", longest))
+	defer cancel()
 	note := Note{Kind: NoteResolving, Recipe: recipe.Hash(), Attempt: number}
 	m.tell(note)
 	stop := m.repeat(ctx, note)

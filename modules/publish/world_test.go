@@ -380,6 +380,11 @@ func (l *life) Put(_ context.Context, r io.Reader) (d artifact.Descriptor, err e
 	return d, err
 }
 
+// Lend implements publish.Store.
+func (l *life) Lend(ctx context.Context, r io.Reader) (artifact.Descriptor, error) {
+	return l.Put(ctx, r)
+}
+
 // Release implements publish.Store.
 func (l *life) Release(digest artifact.SHA256) error { return os.Remove(l.node.store.path(digest)) }
 

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/pyrsia/appliance/appliance/control"
 	"github.com/pyrsia/appliance/hcl/config"
@@ -47,7 +48,7 @@ func run(ctx context.Context, args []string, out, errOut io.Writer) int {
 	if q, ok := errors.AsType[told](err); ok {
 		return q.code
 	}
-	fmt.Fprintf(errOut, "%s %s\n", a.style(errOut).red("pyrsia:"), sentence(remedied(err)))
+	fmt.Fprintf(errOut, "%s %s\n", a.style(errOut).red("pyrsia:"), strings.Map(printableLines, sentence(remedied(err))))
 	if c, ok := errors.AsType[coded](err); ok {
 		return c.code
 	}
@@ -115,6 +116,14 @@ node has the log of publications and serves only what it vouches for.`,
 	}
 	a.complete(root)
 	return root
+}
+
+// printableLines keeps what an error quotes from steering the terminal.
+func printableLines(r rune) rune {
+	if r == '\n' || unicode.IsPrint(r) {
+		return r
+	}
+	return ' '
 }
 
 // parsing is how the flags' library says that a value is none of its kind.

@@ -267,6 +267,9 @@ func (n *newRecipe) run(ctx context.Context, ref string) error {
 	defer reminder.stop()
 	done := imported{File: string(purl), State: "imported", Notes: []string{}}
 	made, err := importer.Import(ctx, spec, nil)
+	if err == nil {
+		err = reread(made, "the recipe")
+	}
 	if err != nil {
 		return fmt.Errorf("no recipe: %w", err)
 	}

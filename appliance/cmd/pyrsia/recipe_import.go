@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"unicode"
 
 	"github.com/spf13/cobra"
 
@@ -63,7 +64,7 @@ grammar and never run. The release's source is fetched, so that the recipe can n
 it by its digest and its modules are found; the .buildinfo beside a buildspec says
 what was released. What cannot be imported is told with the reason, and a folder is
 gone through as a whole.`,
-		Example: "  pyrsia recipe import plexus-archiver-4.10.2.buildspec\n  pyrsia recipe import reproducible-central/content -o /etc/pyrsia/recipes.d",
+		Example: "  pyrsia recipe import plexus-archiver-4.10.2.buildspec\n  pyrsia recipe import reproducible-central/content -o imported/",
 		Args:    atLeast("BUILDSPEC|FOLDER"),
 		RunE:    func(cmd *cobra.Command, args []string) error { return i.run(cmd.Context(), args) },
 	}
@@ -194,7 +195,7 @@ func (i *importing) each(ctx context.Context, importer *buildspec.Importer, file
 			defer func() { <-slots }()
 			all[n] = i.one(ctx, importer, file)
 			if len(files) > 1 && !i.app.json {
-				reminder.print("importing", func() { fmt.Fprintf(i.app.err, "%s: %s\n", file, all[n].State) })
+				reminder.print("importing", func() { fmt.Fprintf(i.app.err, "%s: %s\n", strings.Map(printableOrSpace, file), all[n].State) })
 			}
 		})
 	}
@@ -206,7 +207,7 @@ func (i *importing) one(ctx context.Context, importer *buildspec.Importer, file 
 	done := imported{File: file, State: "imported", Notes: []string{}}
 	made, err := importSpec(ctx, importer, file)
 	if err != nil {
-		done.State, done.Reason, done.err = "refused", sentence(err), err
+		done.State, done.Reason, done.err = "refused", strings.Map(printableOrSpace, sentence(err)), err
 		return done
 	}
 	i.finish(&done, made, "Imported by `pyrsia recipe import` from "+filepath.Base(file)+".")
@@ -245,11 +246,20 @@ func importSpec(ctx context.Context, importer *buildspec.Importer, file string) 
 	if err != nil {
 		return nil, err
 	}
-	// What people would write by hand is held to the same rules.
-	if _, err := recipe.Parse(recipe.Write(made.Recipe), "the recipe of "+file); err != nil {
-		return nil, err
+	return made, reread(made, "the recipe of "+file)
+}
+
+// reread holds what was made to the rules for what people write by hand. Text in another
+// Unicode form than NFC would come back changed, and name other files.
+func reread(made *buildspec.Imported, name string) error {
+	written, err := recipe.Parse(recipe.Write(made.Recipe), name)
+	if err != nil {
+		return err
 	}
-	return made, nil
+	if written.Hash() != made.Recipe.Hash() {
+		return fmt.Errorf("%s: a name in it is not in Unicode's composed form (NFC), which recipes are written in", name)
+	}
+	return nil
 }
 
 func expectedBeside(stem string) (*buildspec.Expected, error) {
@@ -298,9 +308,9 @@ func annotated(origin string, made *buildspec.Imported) []byte {
 	return append([]byte(text.String()+"\n"), recipe.Write(made.Recipe)...)
 }
 
-// printableOrSpace keeps a note on its line.
+// printableOrSpace keeps a text on its line, and a terminal from doing what it says.
 func printableOrSpace(r rune) rune {
-	if r < ' ' || r == 0x7f {
+	if !unicode.IsPrint(r) {
 		return ' '
 	}
 	return r
@@ -353,7 +363,7 @@ func writeImported(w io.Writer, s style, all []imported, good int) {
 	for n, done := range all {
 		what := string(done.Package)
 		if what == "" {
-			what = filepath.Base(done.File)
+			what = strings.Map(printableOrSpace, filepath.Base(done.File))
 		}
 		rows[n] = []string{s.verdict(done.State), what, fmt.Sprint(done.Outputs), firstOf(done.Recipe, done.Reason)}
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/pyrsia/appliance/appliance/control"
 	"github.com/pyrsia/appliance/hcl/recipe"
+	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/record"
 )
 
@@ -27,7 +28,7 @@ func recipeTestCommand(a *app) *cobra.Command {
 are found first, then it runs with nothing but them and without a network. Nothing is
 endorsed, voted on or published. Its builder image must be on the chain; a source may be
 a folder of this machine. Each output is compared with the file that upstream released,
-where there is one; if one differs the exit code is 1.`,
+where there is one; if one differs the exit code is 3.`,
 		Example: "  pyrsia recipe test plexus-archiver.hcl\n  pyrsia recipe test plexus-archiver.hcl -o built/",
 		Args:    exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -88,7 +89,7 @@ func judgeTried(tried []control.Tried) error {
 		}
 	}
 	if unlike > 0 {
-		return fmt.Errorf("%d of %d files are not as upstream released them", unlike, len(tried))
+		return coded{exitUnformatted, fmt.Errorf("%d of %d files are not as upstream released them", unlike, len(tried))}
 	}
 	return nil
 }
@@ -124,16 +125,31 @@ func (a *app) localRecipe(ctx context.Context, client *control.Client, file stri
 		if !local {
 			continue
 		}
-		reader, writer := io.Pipe()
-		go func() { writer.CloseWithError(packFolder(folder, writer)) }()
-		d, err := client.PutFile(ctx, reader)
-		reader.Close() //nolint:errcheck // ends the packing where the node took no more
+		d, err := sendFolder(ctx, client, folder)
 		if err != nil {
 			return nil, fmt.Errorf("source folder %s: %w", folder, err)
 		}
 		r.Sources[i].SHA256 = d.SHA256
 	}
 	return r, nil
+}
+
+// sendFolder packs a folder into the node's store. What is wrong with the folder comes
+// before what the node says of the request that broke off.
+func sendFolder(ctx context.Context, client *control.Client, folder string) (artifact.Descriptor, error) {
+	reader, writer := io.Pipe()
+	packed := make(chan error, 1)
+	go func() {
+		err := packFolder(folder, writer)
+		writer.CloseWithError(err) //nolint:errcheck // it returns nil
+		packed <- err
+	}()
+	d, err := client.PutFile(ctx, reader)
+	reader.Close() //nolint:errcheck // ends the packing where the node took no more
+	if failed := <-packed; failed != nil && !errors.Is(failed, io.ErrClosedPipe) {
+		return d, failed
+	}
+	return d, err
 }
 
 // packFolder writes a folder as a tar: the same bytes for the same files, whoever owns

@@ -239,7 +239,7 @@ func (e *Engine) explain(ctx context.Context, p *plan, err error) error {
 		if memoryFile.MatchString(broken) {
 			broken += "; the cgroup that buildkitd runs in has no memory controller (see its cgroup.controllers), and a build's memory must be bounded"
 		}
-		return fmt.Errorf("buildkitd cannot run a step: %s", broken)
+		return fmt.Errorf("%w: buildkitd cannot run a step: %s", errWorker, broken)
 	}
 	if exit := (*gateway.ExitError)(nil); errors.As(err, &exit) && p.log.failedStep() != "" {
 		hint := ""

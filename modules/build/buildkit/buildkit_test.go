@@ -148,8 +148,18 @@ func testProcesses(t *testing.T, e *buildkit.Engine) {
 
 // testDisk wants the sum of a step's files bounded, and the reason told.
 func testDisk(t *testing.T, e *buildkit.Engine) {
+	for name, command := range map[string]string{
+		"many files":     `i=0; while [ $i -lt 200 ]; do cat /bin/bash > file$i; i=$((i+1)); done; sleep 20; echo all of it`,
+		"unnamed files":  `for f in 3 4 5; do eval "exec $f>x"; rm x; i=0; while [ $i -lt 30 ]; do eval "cat /bin/bash >&$f"; i=$((i+1)); done; done; sleep 20; echo all of it`,
+		"a long way off": `n=$(printf '%0250d' 0); i=0; while [ $i -lt 20 ]; do mkdir $n; cd -P $n; i=$((i+1)); done; sleep 20; echo all of it`,
+	} {
+		t.Run(name, func(t *testing.T) { testDiskOf(t, e, command) })
+	}
+}
+
+func testDiskOf(t *testing.T, e *buildkit.Engine, command string) {
 	b := buildtest.NewBench(t)
-	r := b.Recipe(`i=0; while [ $i -lt 200 ]; do cat /bin/bash > file$i; i=$((i+1)); done; sleep 20; echo all of it`)
+	r := b.Recipe(command)
 	r.Limits = record.Limits{Disk: 64 << 20, Seconds: 300}
 	log := new(buildtest.Log)
 	_, err := e.Build(t.Context(), b.Job(r, log))

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"github.com/moby/buildkit/client"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/pyrsia/appliance/modules/build"
 )
@@ -57,7 +59,7 @@ func (e *Engine) connect(ctx context.Context, addresses []string) (*client.Clien
 		if err == nil {
 			return c, address, nil
 		}
-		e.unclaim(address, fault(ctx, err))
+		e.unclaim(address, fault(ctx, fmt.Errorf("%w: %w", errWorker, err)))
 		failures = append(failures, fmt.Errorf("%s: %w", address, err))
 	}
 	return nil, "", fmt.Errorf("no buildkitd answers: %w", errors.Join(failures...))
@@ -99,10 +101,14 @@ func (e *Engine) unclaim(address string, err error) {
 	s.failures, s.since, s.err = s.failures+1, time.Now(), err
 }
 
-// fault is a build's error where it is the worker's: neither the recipe's nor that the
-// build was ended.
+// errWorker is wrapped by what is surely a worker's own failure.
+var errWorker = errors.New("worker")
+
+// fault is a build's error where it is the worker's own. Of what cannot be told from a
+// recipe's doing nobody else's builds shall suffer.
 func fault(ctx context.Context, err error) error {
-	if ctx.Err() != nil || errors.Is(err, build.ErrFailed) {
+	gone := status.Code(err) == codes.Unavailable // also of a wrapped one
+	if ctx.Err() != nil || errors.Is(err, build.ErrFailed) || !gone && !errors.Is(err, errWorker) {
 		return nil
 	}
 	return err

@@ -9,6 +9,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
 	"github.com/pyrsia/appliance/modules/build"
 )
 
@@ -53,8 +56,8 @@ func TestClaims(t *testing.T) {
 func TestFault(t *testing.T) {
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	broken := errors.New("broken")
-	if fault(t.Context(), broken) == nil || fault(t.Context(), nil) != nil || fault(ended, broken) != nil || fault(t.Context(), fmt.Errorf("%w: x", build.ErrFailed)) != nil {
+	broken := fmt.Errorf("%w: broken", errWorker)
+	if fault(t.Context(), broken) == nil || fault(t.Context(), fmt.Errorf("BuildKit: %w", status.Error(codes.Unavailable, "gone"))) == nil || fault(t.Context(), errors.New("of the recipe, perhaps")) != nil || fault(t.Context(), nil) != nil || fault(ended, broken) != nil || fault(t.Context(), fmt.Errorf("%w: x", build.ErrFailed)) != nil {
 		t.Error("whose fault it is, is not told")
 	}
 }

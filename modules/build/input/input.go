@@ -79,6 +79,7 @@ type Config struct {
 	Upstreams map[string]string // base URLs (http or https) of this node's own "maven" and "debian" upstreams
 	Client    *http.Client      // for upstreams; nil is one with sane time limits
 	Store     Store
+	Lent      Store // for what is only compared with; nil is Store
 	Chain     Chain
 	Peer      Peer
 	Folder    string   // existing; holds the record of what was proven
@@ -97,6 +98,7 @@ type Keeper struct {
 	config    Config
 	upstreams atomic.Pointer[map[string]*url.URL]
 	fetch     *fetcher
+	lend      *fetcher // into Config.Lent
 	proven    *provenRecord
 }
 
@@ -118,6 +120,11 @@ func New(config Config) (*Keeper, error) {
 		return nil, errors.New("input: store, chain and peer are required")
 	}
 	k := &Keeper{config: config, fetch: newFetcher(config)}
+	if config.Lent == nil {
+		config.Lent = config.Store
+	}
+	lend := *k.fetch
+	lend.store, k.lend = config.Lent, &lend
 	if err := k.SetUpstreams(config.Upstreams); err != nil {
 		return nil, err
 	}

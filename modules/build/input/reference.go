@@ -17,7 +17,7 @@ func (k *Keeper) Reference(ctx context.Context, name artifact.Name) (artifact.De
 	if !ok || name.Package.Type() != "maven" {
 		return artifact.Descriptor{}, ErrAbsent
 	}
-	d, err := k.fetch.get(ctx, join(base, artifact.MavenPath(name)), want{limit: maxFile}, func(int64) {})
+	d, err := k.lend.get(ctx, join(base, artifact.MavenPath(name)), want{limit: maxFile}, func(int64) {})
 	if errors.Is(err, errNotFound) {
 		err = ErrAbsent
 	}

@@ -184,8 +184,11 @@ func (s *step) run(program string, args []string, errOut io.Writer) int {
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- command.Wait() }()
-	watch := newWatch(s)
+	watch := newWatch(s, args[len(args)-1])
 	defer watch.tick.Stop()
+	if s.disk > 0 && watch.upper == "" {
+		fmt.Fprintln(errOut, "the sum of what this step writes is not bounded here: its root is no overlay")
+	}
 	for {
 		select {
 		case err := <-ended:
@@ -201,7 +204,9 @@ func (s *step) run(program string, args []string, errOut io.Writer) int {
 			if !watch.exceeded && watch.full() {
 				watch.exceeded = true
 				fmt.Fprintf(errOut, "%s, %d MiB, and is ended\n", Exceeded, s.disk>>20)
-				kill(program, args)
+			}
+			if watch.exceeded {
+				kill(program, args) // again, until it has ended
 			}
 		}
 	}
@@ -232,6 +237,7 @@ func kill(program string, args []string) {
 type watch struct {
 	tick     *time.Ticker
 	upper    string // folder of what the step wrote, "" where it cannot be told
+	name     string // of the container, as its control group is called
 	limit    int64
 	exceeded bool
 }
@@ -240,8 +246,8 @@ type watch struct {
 // milliseconds for ten thousand files.
 const interval = time.Second
 
-func newWatch(s *step) *watch {
-	w := &watch{tick: time.NewTicker(interval), limit: s.disk}
+func newWatch(s *step, name string) *watch {
+	w := &watch{tick: time.NewTicker(interval), limit: s.disk, name: name}
 	if s.disk > 0 {
 		w.upper = upperOf(s.root)
 	}
@@ -281,27 +287,74 @@ func unescape(path string) string {
 	return strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`).Replace(path)
 }
 
-// full tells whether the files take more than the limit. Files that vanish while they
-// are counted take nothing.
+// smallest is what a file counts at least, whatever is in it: so many files fill a disk
+// by their inodes.
+const smallest = 4096
+
+// block is the unit of st_blocks (stat(2)).
+const block = 512
+
+// full tells whether the files take more than the limit: those in the layer, and those
+// that are open and have no name any more. Files that vanish while they are counted take
+// nothing; a folder that cannot be looked into hides what is in it, and counts as full.
 func (w *watch) full() bool {
-	total := int64(0)
+	total := w.unnamed()
 	seen := map[uint64]bool{} // inodes with more than one name
 	err := filepath.WalkDir(w.upper, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
-			return nil
+			return present(err)
 		}
 		var stat unix.Stat_t
-		if unix.Lstat(path, &stat) != nil || seen[stat.Ino] {
+		if err := unix.Lstat(path, &stat); err != nil {
+			return present(err)
+		}
+		if seen[stat.Ino] {
 			return nil
 		}
 		if stat.Nlink > 1 && !entry.IsDir() {
 			seen[stat.Ino] = true
 		}
-		const block = 512 // stat(2): st_blocks
-		if total += stat.Blocks * block; total > w.limit {
+		if total += max(stat.Blocks*block, smallest); total > w.limit {
 			return fs.SkipAll
 		}
 		return nil
 	})
-	return err == nil && total > w.limit
+	return err != nil || total > w.limit
+}
+
+// present is an error that is not that of a file which is gone.
+func present(err error) error {
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// unnamed is what files take that the step's processes hold open after they were removed.
+func (w *watch) unnamed() int64 {
+	total := int64(0)
+	seen := map[[2]uint64]bool{}
+	groups, err := filepath.Glob("/proc/[0-9]*/cgroup")
+	if err != nil || w.name == "" {
+		return 0
+	}
+	for _, group := range groups {
+		text, err := os.ReadFile(group)
+		if err != nil || !strings.Contains(string(text), w.name) {
+			continue
+		}
+		files, err := filepath.Glob(filepath.Join(filepath.Dir(group), "fd", "*"))
+		if err != nil {
+			continue
+		}
+		for _, file := range files {
+			var stat unix.Stat_t
+			if unix.Stat(file, &stat) != nil || stat.Nlink > 0 || stat.Mode&unix.S_IFMT != unix.S_IFREG || seen[[2]uint64{stat.Dev, stat.Ino}] {
+				continue
+			}
+			seen[[2]uint64{stat.Dev, stat.Ino}] = true
+			total += stat.Blocks * block
+		}
+	}
+	return total
 }

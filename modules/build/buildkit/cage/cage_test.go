@@ -3,6 +3,7 @@ package cage
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -107,6 +108,14 @@ func TestFull(t *testing.T) {
 	}
 	if (&watch{upper: filepath.Join(folder, "none"), limit: 1}).full() {
 		t.Error("nothing is full")
+	}
+	for i := range 300 { // empty, and an inode each
+		if err := os.WriteFile(filepath.Join(folder, fmt.Sprint("empty", i)), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !(&watch{upper: folder, limit: 3 << 20}).full() {
+		t.Error("empty files take nothing")
 	}
 }
 

@@ -106,7 +106,8 @@ func survey(f packFile, limits bounds) error {
 	return nil
 }
 
-// surveyObject is the size of the next object as it is stored.
+// surveyObject is the size of the next object as it is stored, and of a delta that of
+// what it makes, too.
 func surveyObject(s *packfile.Scanner, limits bounds) (int64, error) {
 	h, err := s.NextObjectHeader()
 	if err != nil {
@@ -131,6 +132,8 @@ func surveyObject(s *packfile.Scanner, limits bounds) (int64, error) {
 		if size := max(base, result); size > uint64(limits.object) {
 			return 0, tooLarge(size, limits)
 		}
+		// A few bytes of delta make a large object, which costs time to make.
+		return n + int64(result), nil
 	}
 	return n, nil
 }
