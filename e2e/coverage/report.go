@@ -187,5 +187,5 @@ func variations() string {
 	} {
 		fmt.Fprintf(&b, "| %s | %s | %s |\n", v.what, v.first, v.second)
 	}
-	return strings.TrimSuffix(b.String(), "\n")
+	return b.String()
 }
