@@ -49,6 +49,21 @@ var events = []Event{
 		"The configuration is in force. If the file is broken at the next start, the node has none of this kind to start with: @PYRSIA_ERROR@\n\nLook whether the disk of storage.data is full or cannot be written to.",
 	},
 	{
+		"cannot remove what is left of old builds",
+		"e04e38bbf157406abc85b26fbcf2ca6c", "What is left of old builds stays",
+		"Logs, ended requests or unpublished outputs are older than build.keep, and could not be removed: @PYRSIA_ERROR@\n\nIt is tried again every ten minutes. Look whether the disk of storage.data can be written to.",
+	},
+	{
+		"cannot keep a report of differences",
+		"e3e31d4a7e4a4b1180ec432fed88d2f7", "A report of differences is not kept",
+		"The outputs of a build were compared, and the report on @PYRSIA_OUTPUT@ could not be stored: @PYRSIA_ERROR@\n\n`pyrsia build diff` makes it again as long as the files are to be had. Look whether the disk of storage.data is full.",
+	},
+	{
+		"cannot read what was compared with upstream",
+		"377a8e0e6a474b1281143df0bd9f6492", "A comparison with upstream cannot be read",
+		"The file beside a build that says which outputs are as upstream released them cannot be read: @PYRSIA_ERROR@\n\nThe build and its vote do not depend on it. Look at the disk of storage.data.",
+	},
+	{
 		"cannot make room for the new quota",
 		"948b1c3665e242a8939c252e1a8b4244", "The store is larger than its quota",
 		"The quota was lowered, and files that nobody needs could not be removed: @PYRSIA_ERROR@\n\nLook whether the disk of storage.data can be written to.",
