@@ -62,12 +62,31 @@ func Run(args []string, errOut io.Writer) int {
 	if !runs {
 		return become(program, args, errOut)
 	}
-	step, err := confine(filepath.Join(bundle, "config.json"))
+	counted := counts(groups)
+	step, err := confine(filepath.Join(bundle, "config.json"), counted)
 	if err != nil {
 		fmt.Fprintf(errOut, "runc run failed: bounds of the step: %v\n", err)
 		return 1
 	}
+	if !counted {
+		fmt.Fprintln(errOut, "the processes of this step are not bounded here: the control groups of the machine have no controller for them (pids)")
+	}
 	return step.run(program, args, errOut)
+}
+
+// groups is where control groups are (cgroups(7)).
+const groups = "/sys/fs/cgroup"
+
+// counts tells whether control groups can bound processes: in version 2 the root says
+// which controllers there are, in version 1 each has a folder. A container may have been
+// given others.
+func counts(root string) bool {
+	controllers, err := os.ReadFile(filepath.Join(root, "cgroup.controllers"))
+	if err == nil {
+		return slices.Contains(strings.Fields(string(controllers)), "pids")
+	}
+	_, err = os.Stat(filepath.Join(root, "pids"))
+	return err == nil
 }
 
 // become is for what makes no container: runc alone.
@@ -103,8 +122,9 @@ type step struct {
 }
 
 // confine writes the bound of processes into a container's configuration (OCI runtime
-// specification) and reads the others. Everything else in it stays as it is.
-func confine(path string) (*step, error) {
+// specification), where they can be counted, and reads the others. Everything else in it
+// stays as it is.
+func confine(path string, counted bool) (*step, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -120,8 +140,9 @@ func confine(path string) (*step, error) {
 	if !set || processes <= 0 || processes > 1<<22 {
 		processes = defaultProcesses
 	}
-	resources := inside(inside(config, "linux"), "resources")
-	resources["pids"] = map[string]any{"limit": processes}
+	if counted {
+		inside(inside(config, "linux"), "resources")["pids"] = map[string]any{"limit": processes}
+	}
 	out, err := json.Marshal(config)
 	if err != nil {
 		return nil, err

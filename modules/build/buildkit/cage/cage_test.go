@@ -3,6 +3,7 @@ package cage
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -32,7 +33,7 @@ func TestConfine(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			path := write(t, c.config)
-			s, err := confine(path)
+			s, err := confine(path, true)
 			if err != nil || s.disk != c.disk {
 				t.Fatalf("%+v, %v", s, err)
 			}
@@ -57,9 +58,41 @@ func TestConfine(t *testing.T) {
 		})
 	}
 	for _, bad := range []string{"", "{", "[]", `"x"`} {
-		if _, err := confine(write(t, bad)); err == nil {
+		if _, err := confine(write(t, bad), true); err == nil {
 			t.Errorf("%q is taken", bad)
 		}
+	}
+}
+
+// TestCounts: a bound that nothing can enforce is left out, or no step could begin.
+func TestCounts(t *testing.T) {
+	for name, c := range map[string]struct {
+		files []string
+		want  bool
+	}{
+		"version 2":              {[]string{"cgroup.controllers=cpuset cpu io memory pids\n"}, true},
+		"version 2 without pids": {[]string{"cgroup.controllers=cpu memory\n"}, false},
+		"version 1":              {[]string{"pids/tasks="}, true},
+		"version 1 without pids": {[]string{"memory/tasks="}, false},
+		"none":                   {nil, false},
+	} {
+		root := t.TempDir()
+		for _, file := range c.files {
+			name, content, _ := strings.Cut(file, "=")
+			if err := errors.Join(os.MkdirAll(filepath.Dir(filepath.Join(root, name)), 0o700), os.WriteFile(filepath.Join(root, name), []byte(content), 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if counts(root) != c.want {
+			t.Errorf("%s: %v", name, !c.want)
+		}
+	}
+	path := write(t, `{"linux":{"resources":{}}}`)
+	if _, err := confine(path, false); err != nil {
+		t.Fatal(err)
+	}
+	if data, err := os.ReadFile(path); err != nil || strings.Contains(string(data), "pids") {
+		t.Errorf("%s, %v", data, err)
 	}
 }
 
