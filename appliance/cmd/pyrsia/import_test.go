@@ -134,6 +134,11 @@ func TestRecipeImport(t *testing.T) {
 	if printed, err := recipe.Parse([]byte(out), "out"); code != 0 || err != nil || printed.Builder != "pkg:docker/acme/jdk@17" {
 		t.Errorf("exit code %d, %v: %s", code, err, out)
 	}
+	out, _, code = pyrsia(t, "recipe", "import", spec, "--repository", base, "--archive", "--json")
+	var one []imported
+	if err := json.Unmarshal([]byte(out), &one); code != 0 || err != nil || len(one) != 1 || !strings.Contains(one[0].Text, "recipe \"pkg:maven/org.acme/thing@1.0\"") {
+		t.Errorf("exit code %d, %v: %s", code, err, out)
+	}
 	for _, c := range []struct {
 		args []string
 		says string

@@ -49,6 +49,7 @@ type imported struct {
 	Outputs int           `json:"outputs"`
 	Reason  string        `json:"reason,omitempty"`
 	Notes   []string      `json:"notes"`
+	Text    string        `json:"text,omitempty"` // the recipe, where no folder was named for it
 
 	text []byte
 	err  error
@@ -220,6 +221,7 @@ func (i *importing) finish(done *imported, made *buildspec.Imported, origin stri
 	done.Notes = append(done.Notes, made.Notes...)
 	done.text = annotated(origin, made)
 	if i.output == "" {
+		done.Text = string(done.text)
 		return
 	}
 	done.Recipe = filepath.Join(i.output, made.Recipe.Package.Name()+"-"+made.Recipe.Package.Version()+".hcl")

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -48,6 +49,8 @@ it; of an archive the file. Look at what you fetched before you trust the digest
 }
 
 func (f *sourceFlags) run(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, longestSource, fmt.Errorf("the source did not come within %v", longestSource))
+	defer cancel()
 	reminder := f.app.remind("fetching")
 	s, err := f.fetch(ctx)
 	reminder.stop()
@@ -86,6 +89,9 @@ func (f *sourceFlags) fromMaven(ctx context.Context, w io.Writer) error {
 	}
 	return importer.Repository.Get(ctx, of.Path(), w)
 }
+
+// longestSource is how long a source may take to come.
+const longestSource = 30 * time.Minute
 
 // maxSource bounds an archive, bytes, as it does for the inputs of builds.
 const maxSource = 2 << 30
