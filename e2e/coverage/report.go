@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"os"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -15,7 +16,11 @@ func (c *coverage) report() error {
 	c.results.mu.Lock()
 	rows := slices.Clone(c.results.rows)
 	c.results.mu.Unlock()
-	return os.WriteFile(c.options.results+".md", []byte(page(rows, machine())), 0o644)
+	specs, err := filepath.Glob(filepath.Join(c.specs, "*.buildspec"))
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(c.options.results+".md", []byte(page(rows, machine(), max(len(specs)-len(rows), 0))), 0o644)
 }
 
 // machine is what the numbers were made on.
@@ -52,11 +57,15 @@ The two nodes have a buildkitd each, and these see their machine differently:
 %s
 `
 
-// page is the whole table.
-func page(rows []result, machine string) string {
+// page is the whole table; left is how many buildspecs have no row yet.
+func page(rows []result, machine string, left int) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, intro, variations())
-	fmt.Fprintf(&b, "## Result\n\n%s\n\nMachine: %s. Time is from the request to its end, inputs fetched first, while other packages were under way on the same machine.\n\n", summary(rows), machine)
+	undone := ""
+	if left > 0 {
+		undone = fmt.Sprintf(" %d more buildspecs are in the folder and were not built yet.", left)
+	}
+	fmt.Fprintf(&b, "## Result\n\n%s\n\nMachine: %s. Time is from the request to its end, inputs fetched first, while other packages were under way on the same machine.\n\n", summary(rows)+undone, machine)
 	fmt.Fprintf(&b, "| JDK | releases | reproduced |\n|---|---|---|\n%s\n", byJDK(rows))
 	b.WriteString("| package | JDK | Maven | umask | modules | files as released | inputs | time | outcome |\n|---|---|---|---|---|---|---|---|---|\n")
 	for _, r := range rows {
