@@ -43,7 +43,7 @@ func story(t testing.TB) (l, r []byte) {
 		file("META-INF/MANIFEST.MF", otherManifest),
 		file("A.class", class(65, strings.Repeat("same", 9)+"two!")),
 		zf{name: "lib/outer.jar", content: inner("one\n2\nthree\nfour\n", 1)},
-		file("paths.txt", "built in\n/work/bob\n"),
+		file("paths.txt", "built in\n/data/bob\n"),
 		file("new", "12"),
 		file("\x1b[2J\u202ename", "\x1b]0;b"),
 	)
