@@ -245,7 +245,8 @@ func ask(ctx context.Context, n Node) (answers []string, failures []error) {
 	put, err := n.PutFile(ctx, strings.NewReader("content"))
 	one(put, err)
 	var content bytes.Buffer
-	one(content.String(), n.File(ctx, artifact.SHA256{1, 2}, &content))
+	err = n.File(ctx, artifact.SHA256{1, 2}, &content)
+	one(content.String(), err)
 	workers, err := n.Workers(ctx)
 	one(workers, err)
 	inputs, err := n.Inputs(ctx, "b1")

@@ -92,7 +92,7 @@ func summary(rows []result) string {
 	text := fmt.Sprintf("**%d of %d releases reproduced (%s)**, of %d projects", counts[reproduced], built, share(counts[reproduced], built), len(projects))
 	for _, o := range []outcome{differs, disagreed, failed} {
 		if counts[o] > 0 {
-			text += fmt.Sprintf("; %d %s", counts[o], o)
+			text += fmt.Sprintf("; %s: %d", o, counts[o])
 		}
 	}
 	return text + fmt.Sprintf(". %d of %d buildspecs were imported.", built, len(rows))

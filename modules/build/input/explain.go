@@ -3,8 +3,6 @@ package input
 import (
 	"encoding/xml"
 	"io"
-	"maps"
-	"slices"
 	"strings"
 
 	"github.com/pyrsia/appliance/modules/artifact"
@@ -158,19 +156,4 @@ func (k *Keeper) names(e record.LockEntry, named map[string]naming) {
 			}
 		}
 	}
-}
-
-// Roles are the roles of uses with how many there are of each, the most frequent first.
-func Roles(uses []Use) (roles []Role, counts map[Role]int) {
-	counts = map[Role]int{}
-	for _, u := range uses {
-		counts[u.Role]++
-	}
-	roles = slices.SortedFunc(maps.Keys(counts), func(a, b Role) int {
-		if counts[a] != counts[b] {
-			return counts[b] - counts[a]
-		}
-		return strings.Compare(string(a), string(b))
-	})
-	return roles, counts
 }
