@@ -223,7 +223,7 @@ func TestArchitecturePaths(t *testing.T) {
 
 // base are the packages below all nouns: every room speaks their types, and
 // whoever keeps files keeps them by modules/durable.
-var base = []string{"modules/artifact", "modules/record", "modules/ledger", "modules/durable"}
+var base = []string{"modules/artifact", "modules/record", "modules/ledger", "modules/durable", "modules/archive"}
 
 // sideways are nouns that know another noun, and why.
 var sideways = map[[2]string]string{

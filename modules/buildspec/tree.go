@@ -2,7 +2,6 @@ package buildspec
 
 import (
 	"archive/tar"
-	"archive/zip"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/pyrsia/appliance/modules/archive"
 	"github.com/pyrsia/appliance/modules/artifact"
 )
 
@@ -179,12 +179,12 @@ func readZip(file *os.File) (*tree, error) {
 	if err != nil {
 		return nil, err
 	}
-	archive, err := zip.NewReader(file, info.Size())
+	opened, _, err := archive.OpenZip(file, info.Size(), archive.Bound{Records: maxFiles, Bytes: 128 << 20})
 	if err != nil {
 		return nil, err
 	}
 	r := newReading()
-	for _, entry := range archive.File {
+	for _, entry := range opened.File {
 		if entry.FileInfo().IsDir() {
 			continue
 		}
@@ -202,9 +202,9 @@ func readZip(file *os.File) (*tree, error) {
 
 // readTar reads a commit's tree.
 func readTar(file io.Reader) (*tree, error) {
-	r, archive := newReading(), tar.NewReader(file)
+	r, entries := newReading(), tar.NewReader(file)
 	for {
-		h, err := archive.Next()
+		h, err := entries.Next()
 		if errors.Is(err, io.EOF) {
 			t, err := r.tree()
 			if t != nil && t.strip > 0 { // a commit's paths are as they are
@@ -218,7 +218,7 @@ func readTar(file io.Reader) (*tree, error) {
 		if h.Typeflag != tar.TypeReg {
 			continue
 		}
-		if err := r.file(h.Name, time.Time{}, h.Size, func() (io.Reader, error) { return archive, nil }); err != nil {
+		if err := r.file(h.Name, time.Time{}, h.Size, func() (io.Reader, error) { return entries, nil }); err != nil {
 			return nil, err
 		}
 	}

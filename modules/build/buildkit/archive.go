@@ -7,7 +7,7 @@ import (
 	"bytes"
 	"compress/bzip2"
 	"compress/gzip"
-	"encoding/binary"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -17,12 +17,42 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
+
+	"github.com/pyrsia/appliance/modules/archive"
 )
 
-// maxUnpacked bounds what one archive may become, so that a small one cannot
-// fill the disk.
-const maxUnpacked = 8 << 30
+const (
+	// maxUnpacked bounds what one archive may become, so that a small one cannot
+	// fill the disk.
+	maxUnpacked = 8 << 30
+	// maxStream bounds what is decompressed of it: what strip drops, headers and
+	// padding are not packed.
+	maxStream = maxUnpacked + 4<<30
+)
+
+// maxDirectory is of a zip.
+var maxDirectory = archive.Bound{Records: maxEntries, Bytes: 128 << 20}
+
+// bounded is the decompressed bytes of an archive: no more than room, and none when
+// nobody waits for them any more.
+type bounded struct {
+	from io.Reader
+	ctx  context.Context
+	room int64
+}
+
+// Read implements io.Reader.
+func (b *bounded) Read(p []byte) (int, error) {
+	if err := context.Cause(b.ctx); err != nil {
+		return 0, err
+	}
+	if b.room <= 0 {
+		return 0, fmt.Errorf("%w: more than %d bytes are in it", errInput, int64(maxStream))
+	}
+	n, err := b.from.Read(p[:min(int64(len(p)), b.room)])
+	b.room -= int64(n)
+	return n, err
+}
 
 // unpacking is how an archive is unpacked.
 type unpacking struct {
@@ -146,11 +176,11 @@ func (u *unpacker) zip(file *os.File) error {
 	if err != nil {
 		return err
 	}
-	archive, err := zip.NewReader(file, info.Size())
-	if err != nil && !errors.Is(err, zip.ErrInsecurePath) {
+	opened, _, err := archive.OpenZip(file, info.Size(), maxDirectory)
+	if err != nil {
 		return fmt.Errorf("%w: %w", errInput, err)
 	}
-	entries := append([]*zip.File(nil), archive.File...)
+	entries := append([]*zip.File(nil), opened.File...)
 	sort.SliceStable(entries, func(i, j int) bool { return entries[i].Name < entries[j].Name })
 	for _, entry := range entries {
 		if err := u.zipEntry(entry); err != nil {
@@ -199,16 +229,19 @@ func (u *unpacker) compressedTar(file *os.File, name string) error {
 		return err
 	}
 	defer plain.Close()
-	archive := tar.NewReader(plain)
+	entries := tar.NewReader(&bounded{from: plain, ctx: u.layer.ctx, room: maxStream})
 	for {
-		h, err := archive.Next()
+		h, err := entries.Next()
 		if errors.Is(err, io.EOF) {
 			return nil
+		}
+		if stopped := context.Cause(u.layer.ctx); err != nil && stopped != nil {
+			return stopped
 		}
 		if err != nil {
 			return fmt.Errorf("%w: %w", errInput, err)
 		}
-		if err := u.tarEntry(h, archive); err != nil {
+		if err := u.tarEntry(h, entries); err != nil {
 			return err
 		}
 	}
@@ -268,12 +301,7 @@ func decompress(r io.Reader, name string) (io.ReadCloser, error) {
 		}
 		return z, nil
 	case strings.HasSuffix(name, ".xz"):
-		b := bufio.NewReaderSize(r, 4096)
-		if err := checkXZ(b); err != nil {
-			return nil, err
-		}
-		// DictCap is the smallest dictionary here; the header may ask for more.
-		z, err := xz.ReaderConfig{DictCap: 1 << 16}.NewReader(b)
+		z, err := archive.OpenXZ(r)
 		if err != nil {
 			return nil, fmt.Errorf("%w: %w", errInput, err)
 		}
@@ -291,46 +319,4 @@ func decompress(r io.Reader, name string) (io.ReadCloser, error) {
 	default:
 		return nil, fmt.Errorf("%w: %s: no archive that this version unpacks (zip, jar, tar, tar.gz, tgz, tar.bz2, tar.xz, tar.zst)", errInput, path.Base(name))
 	}
-}
-
-// maxXZDictionary is the code (xz file format 1.2, §5.3.1) of 64 MiB, what the
-// strongest preset of the xz program uses. The decoder allocates what the
-// header of a block asks for, up to 4 GiB.
-const maxXZDictionary = 28
-
-// checkXZ looks ahead at the first block of an .xz stream and refuses one with
-// a larger dictionary, or with other filters than LZMA2 alone.
-func checkXZ(b *bufio.Reader) error {
-	const streamHeader = 12
-	head, err := b.Peek(streamHeader + 2)
-	if err != nil {
-		return fmt.Errorf("%w: xz: %w", errInput, err)
-	}
-	if head[streamHeader] == 0 {
-		return nil // an index at once: nothing is in it
-	}
-	size := (int(head[streamHeader]) + 1) * 4
-	head, err = b.Peek(streamHeader + size)
-	if err != nil {
-		return fmt.Errorf("%w: xz: %w", errInput, err)
-	}
-	block := head[streamHeader:]
-	flags, rest := block[1], block[2:]
-	if flags&0x3f != 0 {
-		return fmt.Errorf("%w: xz: filters beside LZMA2", errInput)
-	}
-	for _, present := range []byte{0x40, 0x80} { // sizes of the block, each a variable-length integer
-		if flags&present == 0 {
-			continue
-		}
-		_, n := binary.Uvarint(rest)
-		if n <= 0 {
-			return fmt.Errorf("%w: xz: block header", errInput)
-		}
-		rest = rest[n:]
-	}
-	if len(rest) < 3 || rest[0] != 0x21 || rest[1] != 1 || rest[2] > maxXZDictionary {
-		return fmt.Errorf("%w: xz: a dictionary of more than 64 MiB, or no LZMA2", errInput)
-	}
-	return nil
 }

@@ -75,7 +75,7 @@ func TestDeb(t *testing.T) {
 	}, "\n")
 	for _, ending := range []string{"", ".gz", ".xz", ".zst"} {
 		aliases := map[string]string{}
-		b, err := packLayer(t.TempDir(), 7, func(l *layerWriter) error {
+		b, err := packLayer(t.Context(), t.TempDir(), 7, func(l *layerWriter) error {
 			// The third package replaces a file of the second: the first one stays.
 			return errors.Join(
 				l.deb(write(t, makeDeb(t, ending, base...)), aliases),
@@ -106,7 +106,7 @@ func TestDebRefuses(t *testing.T) {
 		"device":          makeDeb(t, ".xz", member{name: "./x", kind: tar.TypeBlock}),
 		"through a link":  makeDeb(t, ".xz", member{name: "./d/x", target: "/etc", kind: tar.TypeSymlink}, member{name: "./d/x/passwd", content: "x", kind: tar.TypeReg}),
 	} {
-		_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.deb(write(t, data), map[string]string{}) })
+		_, err := packLayer(t.Context(), t.TempDir(), 0, func(l *layerWriter) error { return l.deb(write(t, data), map[string]string{}) })
 		if !errors.Is(err, errInput) {
 			t.Errorf("%s: %v, want a refusal", name, err)
 		}
@@ -117,15 +117,15 @@ func FuzzDeb(f *testing.F) {
 	f.Add(makeDeb(f, ".xz", member{name: "./a", content: "a", kind: tar.TypeReg}))
 	f.Add(makeDeb(f, "", member{name: "./bin", target: "usr/bin", kind: tar.TypeSymlink}, member{name: "./bin/a", content: "a", kind: tar.TypeReg}))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.deb(write(t, data), map[string]string{}) })
+		_, err := packLayer(t.Context(), t.TempDir(), 0, func(l *layerWriter) error { return l.deb(write(t, data), map[string]string{}) })
 		if err != nil && !errors.Is(err, errInput) {
 			t.Fatalf("an input's fault looks like ours: %v", err)
 		}
 	})
 }
 
-// archive is a small Debian archive and the lock of it.
-func archive(t testing.TB, s shelf) *record.Lock {
+// lockedArchive is a small Debian archive and the lock of it.
+func lockedArchive(t testing.TB, s shelf) *record.Lock {
 	lock := &record.Lock{}
 	var index bytes.Buffer
 	for _, p := range []struct{ name, fields string }{
@@ -154,7 +154,7 @@ func archive(t testing.TB, s shelf) *record.Lock {
 
 func TestDebianSet(t *testing.T) {
 	s := shelf{}
-	lock := archive(t, s)
+	lock := lockedArchive(t, s)
 	set, err := readDebian(record.Debian{Suite: "trixie"}, lock, s.open(t))
 	if err != nil {
 		t.Fatal(err)
@@ -179,7 +179,7 @@ func TestDebianSet(t *testing.T) {
 	if _, err := set.closure([]string{"mmdebstrap"}); !errors.Is(err, errInput) || !strings.Contains(err.Error(), "mmdebstrap") {
 		t.Errorf("a bootstrap package that is not locked: %v", err)
 	}
-	repository, err := packLayer(t.TempDir(), 1_700_000_000, func(l *layerWriter) error { return set.repository(l, 1_700_000_000, s.open(t)) })
+	repository, err := packLayer(t.Context(), t.TempDir(), 1_700_000_000, func(l *layerWriter) error { return set.repository(l, 1_700_000_000, s.open(t)) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,7 +196,7 @@ func TestDebianSet(t *testing.T) {
 	if strings.Contains(listing, "unlocked") {
 		t.Error("the repository names a package that is not locked")
 	}
-	root, err := packLayer(t.TempDir(), 7, func(l *layerWriter) error { return l.stage0(bootstrap, s.open(t)) })
+	root, err := packLayer(t.Context(), t.TempDir(), 7, func(l *layerWriter) error { return l.stage0(bootstrap, s.open(t)) })
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -230,7 +230,7 @@ func TestDebianRefuses(t *testing.T) {
 		}, "jdk"},
 	} {
 		s := shelf{}
-		lock := archive(t, s)
+		lock := lockedArchive(t, s)
 		test.change(s, lock)
 		lock.Sort()
 		_, err := readDebian(record.Debian{Suite: "trixie"}, lock, s.open(t))

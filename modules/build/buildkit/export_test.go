@@ -18,7 +18,7 @@ const StoreID = storeID
 // Definition is a job's LLB for BuildKit's own client. The job's inputs are
 // left in folder as an OCI layout, what is packed on the way in scratch.
 func Definition(ctx context.Context, job build.Job, scratch, folder string) ([]byte, error) {
-	p := newPlan(job, scratch)
+	p := newPlan(ctx, job, scratch)
 	p.log = newProgress(io.Discard)
 	state, err := p.packages()
 	if err != nil {

@@ -3,6 +3,7 @@ package buildkit
 import (
 	"archive/tar"
 	"bufio"
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -39,6 +40,7 @@ const (
 // clean, a path twice, a path through something that is not a folder. Folders
 // above a path are made on the way. The first error sticks; close returns it.
 type layerWriter struct {
+	ctx     context.Context // of who waits for it
 	file    *os.File
 	buffer  *bufio.Writer
 	hash    hash.Hash
@@ -63,13 +65,13 @@ func (c *countWriter) Write(p []byte) (int, error) {
 }
 
 // newLayer starts a layer in a new file in folder.
-func newLayer(folder string, mtime int64) (*layerWriter, error) {
+func newLayer(ctx context.Context, folder string, mtime int64) (*layerWriter, error) {
 	file, err := os.CreateTemp(folder, "layer-*.tar")
 	if err != nil {
 		return nil, err
 	}
 	l := &layerWriter{
-		file: file, hash: sha256.New(), mtime: time.Unix(mtime, 0).UTC(),
+		ctx: ctx, file: file, hash: sha256.New(), mtime: time.Unix(mtime, 0).UTC(),
 		packed: map[string]*tar.Header{}, parents: 0o755, room: maxLayerBytes, copy: make([]byte, copyBuffer),
 	}
 	l.buffer = bufio.NewWriterSize(io.MultiWriter(file, l.hash), copyBuffer)
@@ -78,9 +80,9 @@ func newLayer(folder string, mtime int64) (*layerWriter, error) {
 	return l, nil
 }
 
-// packLayer makes a layer of what fill packs.
-func packLayer(folder string, mtime int64, fill func(*layerWriter) error) (blob, error) {
-	l, err := newLayer(folder, mtime)
+// packLayer makes a layer of what fill packs. It stops when the context ends.
+func packLayer(ctx context.Context, folder string, mtime int64, fill func(*layerWriter) error) (blob, error) {
+	l, err := newLayer(ctx, folder, mtime)
 	if err != nil {
 		return blob{}, err
 	}
@@ -115,6 +117,9 @@ func (l *layerWriter) close() (blob, error) {
 
 // admit checks a path and makes the folders above it.
 func (l *layerWriter) admit(name string) error {
+	if err := context.Cause(l.ctx); err != nil {
+		return err
+	}
 	if err := artifact.CheckFile(name); err != nil {
 		return fmt.Errorf("%w: %w", errInput, err)
 	}

@@ -5,6 +5,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"compress/gzip"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -63,7 +64,7 @@ func write(t testing.TB, data []byte) *os.File {
 // TestLayerGolden holds a layer's bytes: every node must make these, whatever
 // its version of Go.
 func TestLayerGolden(t *testing.T) {
-	b, err := packLayer(t.TempDir(), 1_700_000_000, func(l *layerWriter) error {
+	b, err := packLayer(t.Context(), t.TempDir(), 1_700_000_000, func(l *layerWriter) error {
 		return errors.Join(
 			l.text("etc/hello", "hello\n"),
 			l.regular("bin/run", 0o4755, 0, 42, 2, strings.NewReader("#!")),
@@ -116,7 +117,7 @@ func TestLayerRefuses(t *testing.T) {
 		{"long target", func(l *layerWriter) error { return l.symlink("a", strings.Repeat("x", maxLinkLength+1), 0, 0) }},
 	} {
 		folder := t.TempDir()
-		_, err := packLayer(folder, 0, test.fill)
+		_, err := packLayer(t.Context(), folder, 0, test.fill)
 		if !errors.Is(err, errInput) {
 			t.Errorf("%s: %v, want a refusal", test.name, err)
 		}
@@ -220,7 +221,7 @@ func TestUnpack(t *testing.T) {
 		archives["p.tar"+ending] = compressed(t, ending, makeTar(t, members))
 	}
 	for name, data := range archives {
-		b, err := packLayer(t.TempDir(), 5, func(l *layerWriter) error {
+		b, err := packLayer(t.Context(), t.TempDir(), 5, func(l *layerWriter) error {
 			return l.unpack(write(t, data), name, unpacking{into: "work", strip: 1, umask: 0o022})
 		})
 		if err != nil {
@@ -264,7 +265,7 @@ func TestUnpackRefuses(t *testing.T) {
 			archives["p.zip"] = makeZip(t, test.members)
 		}
 		for name, data := range archives {
-			_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error {
+			_, err := packLayer(t.Context(), t.TempDir(), 0, func(l *layerWriter) error {
 				return l.unpack(write(t, data), name, unpacking{into: "work", umask: 0o022})
 			})
 			if !errors.Is(err, errInput) {
@@ -277,7 +278,7 @@ func TestUnpackRefuses(t *testing.T) {
 		"p.zip": good, "p.tar.gz": good, "p.tar.xz": good, "p.tar.zst": good, "p.tar.bz2": good,
 		"p.tar": good[:300], "p.7z": good, "p": good, "cut.tar.gz": compressed(t, ".gz", good)[:40],
 	} {
-		_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error {
+		_, err := packLayer(t.Context(), t.TempDir(), 0, func(l *layerWriter) error {
 			return l.unpack(write(t, data), name, unpacking{into: "work", umask: 0o022})
 		})
 		if !errors.Is(err, errInput) {
@@ -285,7 +286,7 @@ func TestUnpackRefuses(t *testing.T) {
 		}
 	}
 	for _, strip := range []int64{-1, 65, 2} {
-		_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error {
+		_, err := packLayer(t.Context(), t.TempDir(), 0, func(l *layerWriter) error {
 			return l.unpack(write(t, good), "p.tar", unpacking{into: "work", strip: strip, umask: 0o022})
 		})
 		if !errors.Is(err, errInput) {
@@ -305,7 +306,7 @@ func TestBomb(t *testing.T) {
 	if err := archive.Flush(); err == nil {
 		t.Fatal("the member is complete")
 	}
-	_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, b.Bytes()), "p.tar", unpacking{umask: 0o022}) })
+	_, err := packLayer(t.Context(), t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, b.Bytes()), "p.tar", unpacking{umask: 0o022}) })
 	if !errors.Is(err, errInput) || !strings.Contains(err.Error(), "larger than") {
 		t.Errorf("%v, want a refusal for its size", err)
 	}
@@ -341,30 +342,39 @@ func TestSparse(t *testing.T) {
 		sum += int64(c)
 	}
 	copy(data[148:156], fmt.Sprintf("%06o\x00 ", sum))
-	_, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, data), "p.tar", unpacking{umask: 0o022}) })
+	_, err := packLayer(t.Context(), t.TempDir(), 0, func(l *layerWriter) error { return l.unpack(write(t, data), "p.tar", unpacking{umask: 0o022}) })
 	if !errors.Is(err, errInput) || !strings.Contains(err.Error(), "sparse") {
 		t.Errorf("%v, want a refusal of a sparse file", err)
 	}
 }
 
-// TestXZDictionary wants a header that asks for much memory refused before any
-// is taken.
-func TestXZDictionary(t *testing.T) {
-	data := compressed(t, ".xz", makeTar(t, []member{{name: "a", content: "a", kind: tar.TypeReg}}))
-	at := bytes.Index(data, []byte{0x21, 1}) + 2
-	for _, code := range []byte{29, 40, 255} {
-		data[at] = code
-		_, err := decompress(bytes.NewReader(data), "a.xz")
-		if !errors.Is(err, errInput) || !strings.Contains(err.Error(), "dictionary") {
-			t.Errorf("dictionary code %d: %v", code, err)
-		}
+// TestUnpackStops: what strip drops is decompressed as well, and somebody may stop
+// waiting for it, or it has no end.
+func TestUnpackStops(t *testing.T) {
+	var b bytes.Buffer
+	entries := tar.NewWriter(&b)
+	if err := entries.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "top", Size: 1 << 40, Mode: 0o644}); err != nil {
+		t.Fatal(err)
 	}
-	for cut := range at {
-		if _, err := decompress(bytes.NewReader(data[:cut]), "a.xz"); !errors.Is(err, errInput) {
-			t.Errorf("cut at %d: %v", cut, err)
-		}
+	stopped := errors.New("stopped")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(stopped)
+	_, err := packLayer(ctx, t.TempDir(), 0, func(l *layerWriter) error {
+		return l.unpack(write(t, b.Bytes()), "p.tar", unpacking{strip: 1, umask: 0o022})
+	})
+	if !errors.Is(err, stopped) || errors.Is(err, errInput) {
+		t.Errorf("%v; want what stopped it", err)
+	}
+	endless := &bounded{from: zeros{}, ctx: t.Context(), room: 1 << 20}
+	if n, err := io.Copy(io.Discard, endless); n != 1<<20 || !errors.Is(err, errInput) {
+		t.Errorf("%d bytes of it were read, %v", n, err)
 	}
 }
+
+// zeros has no end.
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) { clear(p); return len(p), nil }
 
 func TestInside(t *testing.T) {
 	for _, test := range []struct {
@@ -393,7 +403,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Add(compressed(f, ".xz", makeTar(f, members)), "a.tar.xz")
 	f.Add(makeTar(f, []member{{name: "../x", content: "x", kind: tar.TypeReg}}), "a.tar")
 	f.Fuzz(func(t *testing.T, data []byte, name string) {
-		b, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error {
+		b, err := packLayer(t.Context(), t.TempDir(), 0, func(l *layerWriter) error {
 			return l.unpack(write(t, data), name, unpacking{into: "work", umask: 0o022})
 		})
 		if err != nil {
@@ -444,7 +454,7 @@ func TestUnpackAsCheckedOut(t *testing.T) {
 	if err := w.Close(); err != nil {
 		t.Fatal(err)
 	}
-	layer, err := packLayer(t.TempDir(), 0, func(l *layerWriter) error {
+	layer, err := packLayer(t.Context(), t.TempDir(), 0, func(l *layerWriter) error {
 		return l.unpack(write(t, b.Bytes()), "p.tar", unpacking{into: "work", strip: 1, umask: 0o002, crlf: true})
 	})
 	if err != nil {

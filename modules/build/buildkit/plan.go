@@ -2,6 +2,7 @@ package buildkit
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
@@ -45,6 +46,7 @@ const storeID = "inputs"
 
 // plan is a job in BuildKit's terms.
 type plan struct {
+	ctx       context.Context // of the build that it is for: packing takes minutes
 	job       build.Job
 	scratch   string // folder of packed layers
 	limits    llb.LinuxResources
@@ -64,9 +66,9 @@ type relayPlan struct {
 	packed  *llb.State // once packed
 }
 
-func newPlan(job build.Job, scratch string) *plan {
+func newPlan(ctx context.Context, job build.Job, scratch string) *plan {
 	return &plan{
-		job: job, scratch: scratch, inputs: newLayout(),
+		ctx: ctx, job: job, scratch: scratch, inputs: newLayout(),
 		policy: []*spb.Rule{{
 			Action:   spb.PolicyAction_DENY,
 			Selector: &spb.Selector{Identifier: ".*", MatchType: spb.MatchType_REGEX},
@@ -110,7 +112,7 @@ func (p *plan) layers() (*builderImage, []blob, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	sources, err := packLayer(p.scratch, p.job.Recipe.Timestamp, p.unpackSources)
+	sources, err := p.pack(p.unpackSources)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -118,8 +120,13 @@ func (p *plan) layers() (*builderImage, []blob, error) {
 	if p.job.Recipe.Resolve != "maven" {
 		return image, layers, nil
 	}
-	maven, err := packLayer(p.scratch, p.job.Recipe.Timestamp, p.fillMaven)
+	maven, err := p.pack(p.fillMaven)
 	return image, append(layers, maven), err
+}
+
+// pack makes a layer of what fill packs.
+func (p *plan) pack(fill func(*layerWriter) error) (blob, error) {
+	return packLayer(p.ctx, p.scratch, p.job.Recipe.Timestamp, fill)
 }
 
 // outputs is a state that holds the recipe's outputs and nothing else, each
@@ -346,7 +353,7 @@ func (p *plan) packRelay() (llb.State, error) {
 	if p.relay.packed != nil {
 		return *p.relay.packed, nil
 	}
-	b, err := packProgram(p.scratch, p.relay.program[0])
+	b, err := packProgram(p.ctx, p.scratch, p.relay.program[0])
 	if err != nil {
 		return llb.State{}, fmt.Errorf("relay program: %w", err)
 	}
@@ -355,7 +362,7 @@ func (p *plan) packRelay() (llb.State, error) {
 	return state, err
 }
 
-func packProgram(folder, program string) (blob, error) {
+func packProgram(ctx context.Context, folder, program string) (blob, error) {
 	file, err := os.Open(program)
 	if err != nil {
 		return blob{}, err
@@ -365,7 +372,7 @@ func packProgram(folder, program string) (blob, error) {
 	if err != nil {
 		return blob{}, err
 	}
-	return packLayer(folder, 0, func(l *layerWriter) error {
+	return packLayer(ctx, folder, 0, func(l *layerWriter) error {
 		return l.regular(path.Base(relayProgram), 0o755, 0, 0, info.Size(), file)
 	})
 }
@@ -386,7 +393,7 @@ func (p *plan) image() (llb.State, error) {
 		return llb.State{}, err
 	}
 	p.log.say("unpacking %d of %d Debian packages to bootstrap with", len(bootstrap), len(set.packages))
-	first, err := packLayer(p.scratch, p.job.Recipe.Timestamp, func(l *layerWriter) error { return l.stage0(bootstrap, p.job.Open) })
+	first, err := p.pack(func(l *layerWriter) error { return l.stage0(bootstrap, p.job.Open) })
 	if err != nil {
 		return llb.State{}, err
 	}
@@ -394,7 +401,7 @@ func (p *plan) image() (llb.State, error) {
 	if err != nil {
 		return llb.State{}, err
 	}
-	packed, err := packLayer(p.scratch, p.job.Recipe.Timestamp, func(l *layerWriter) error {
+	packed, err := p.pack(func(l *layerWriter) error {
 		return set.repository(l, p.job.Recipe.Timestamp, p.job.Open)
 	})
 	if err != nil {
@@ -408,7 +415,7 @@ func (p *plan) image() (llb.State, error) {
 	if err != nil {
 		return llb.State{}, err
 	}
-	sources, err := packLayer(p.scratch, p.job.Recipe.Timestamp, p.unpackSources)
+	sources, err := p.pack(p.unpackSources)
 	if err != nil {
 		return llb.State{}, err
 	}
@@ -458,7 +465,7 @@ func (p *plan) bootstrap(debian record.Debian, tools, archive llb.State) (llb.St
 		return p.environment(s, []string{"DEBIAN_FRONTEND=noninteractive", "DEBCONF_NONINTERACTIVE_SEEN=true"}).Dir("/")
 	}
 	first, err := p.step("mmdebstrap "+debian.Suite, "umask 022\nmmdebstrap --mode=root --format=directory --variant="+variant+
-		" --aptopt='APT::Sandbox::User \"root\"' --skip=check/empty,output/dev,cleanup/reproducible "+debian.Suite+" "+outMount+
+		" --aptopt='APT::Sandbox::User \"root\"' --skip=check/empty --skip=check/canmount --skip=output/dev --skip=cleanup/reproducible "+debian.Suite+" "+outMount+
 		" 'deb [trusted=yes] copy:"+repositoryMount+" "+debian.Suite+" main'")
 	if err != nil {
 		return llb.State{}, err

@@ -2,6 +2,7 @@ package buildkit
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -35,11 +36,11 @@ type Step struct {
 // way is left in scratch. Maven, where the recipe uses it, has the job's locked
 // files and no other, or the mirror at MirrorAddress and no other to resolve
 // with. What is the recipe's fault wraps build.ErrFailed.
-func PackRoot(job build.Job, scratch string, resolve bool) (*Root, error) {
+func PackRoot(ctx context.Context, job build.Job, scratch string, resolve bool) (*Root, error) {
 	if err := checkJob(job); err != nil {
 		return nil, err
 	}
-	p := newPlan(job, scratch)
+	p := newPlan(ctx, job, scratch)
 	if resolve {
 		p.relay = &relayPlan{}
 	}

@@ -42,7 +42,7 @@ func TestPackRoot(t *testing.T) {
 	} {
 		job, layer := rootJob(t, ending, mediaType)
 		for _, resolve := range []bool{false, true} {
-			root, err := PackRoot(job, t.TempDir(), resolve)
+			root, err := PackRoot(t.Context(), job, t.TempDir(), resolve)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -63,7 +63,7 @@ func TestPackRoot(t *testing.T) {
 	}
 	job, _ := rootJob(t, "", ocispecs.MediaTypeImageLayer)
 	job.Recipe.Sources[0].URL += ".rar"
-	if _, err := PackRoot(job, t.TempDir(), false); !errors.Is(err, build.ErrFailed) {
+	if _, err := PackRoot(t.Context(), job, t.TempDir(), false); !errors.Is(err, build.ErrFailed) {
 		t.Errorf("%v for a source that cannot be unpacked, want ErrFailed", err)
 	}
 }

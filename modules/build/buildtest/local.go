@@ -85,7 +85,7 @@ func (l *Local) run(ctx context.Context, job build.Job, mirror http.Handler, don
 		return err
 	}
 	defer os.RemoveAll(scratch)
-	packed, err := buildkit.PackRoot(job, scratch, mirror != nil)
+	packed, err := buildkit.PackRoot(ctx, job, scratch, mirror != nil)
 	if err != nil {
 		return err
 	}

