@@ -222,7 +222,7 @@ func (s *step) run(program string, args []string, errOut io.Writer) int {
 				command.Process.Signal(received) //nolint:errcheck // it may have ended
 			}
 		case <-watch.tick.C:
-			if !watch.exceeded && watch.full() {
+			if !watch.exceeded && watch.due() {
 				watch.exceeded = true
 				fmt.Fprintf(errOut, "%s, %d MiB, and is ended\n", Exceeded, s.disk>>20)
 			}
@@ -263,9 +263,21 @@ type watch struct {
 	exceeded bool
 }
 
-// interval is how often the files are counted. Counting takes far less: a few
-// milliseconds for ten thousand files.
-const interval = time.Second
+// interval is how often the files are counted at the most; share is how many times as
+// long as counting took nothing is counted again, so that it costs a build little.
+const (
+	interval = time.Second
+	share    = 100
+	longest  = 3 * time.Second
+)
+
+// due counts, and says when to count again.
+func (w *watch) due() bool {
+	began := time.Now()
+	full := w.full()
+	w.tick.Reset(min(max(interval, share*time.Since(began)), longest))
+	return full
+}
 
 func newWatch(s *step, name string) *watch {
 	w := &watch{tick: time.NewTicker(interval), limit: s.disk, name: name}
@@ -351,7 +363,42 @@ func present(err error) error {
 	return err
 }
 
-// unnamed is what files take that the step's processes hold open after they were removed.
+// held are the files that a process has open or mapped, as paths in /proc: what is mapped
+// needs no descriptor, and a thread may have descriptors of its own (unshare(2)).
+func held(process string) []string {
+	files := glob(filepath.Join(process, "fd", "*"))
+	files = append(files, glob(filepath.Join(process, "map_files", "*"))...)
+	pid, err := strconv.Atoi(filepath.Base(process))
+	if err != nil {
+		return files
+	}
+	for _, thread := range glob(filepath.Join(process, "task", "*")) {
+		if tid, err := strconv.Atoi(filepath.Base(thread)); err == nil && !sharesFiles(pid, tid) {
+			files = append(files, glob(filepath.Join(thread, "fd", "*"))...)
+		}
+	}
+	return files
+}
+
+// glob are the paths that match; those that cannot be read are none.
+func glob(pattern string) []string {
+	paths, err := filepath.Glob(pattern)
+	if err != nil {
+		return nil
+	}
+	return paths
+}
+
+// sharesFiles tells whether two threads have one table of descriptors (kcmp(2)). Where the
+// kernel does not say so, they have not.
+func sharesFiles(one, other int) bool {
+	const kcmpFiles = 2
+	result, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(one), uintptr(other), kcmpFiles, 0, 0, 0)
+	return one == other || errno == 0 && result == 0
+}
+
+// unnamed is what files take that the step's processes hold open, or mapped, after they
+// were removed.
 func (w *watch) unnamed() int64 {
 	total := int64(0)
 	seen := map[[2]uint64]bool{}
@@ -364,11 +411,7 @@ func (w *watch) unnamed() int64 {
 		if err != nil || !strings.Contains(string(text), w.name) {
 			continue
 		}
-		files, err := filepath.Glob(filepath.Join(filepath.Dir(group), "fd", "*"))
-		if err != nil {
-			continue
-		}
-		for _, file := range files {
+		for _, file := range held(filepath.Dir(group)) {
 			var stat unix.Stat_t
 			if unix.Stat(file, &stat) != nil || stat.Nlink > 0 || stat.Mode&unix.S_IFMT != unix.S_IFREG || seen[[2]uint64{stat.Dev, stat.Ino}] {
 				continue

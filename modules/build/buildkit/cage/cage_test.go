@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 )
 
 func write(t *testing.T, content string) string {
@@ -149,6 +151,50 @@ func TestFull(t *testing.T) {
 	}
 	if !(&watch{upper: folder, limit: 3 << 20}).full() {
 		t.Error("empty files take nothing")
+	}
+}
+
+// TestHeld: a file without a name is found while it is open, and while it is only mapped.
+func TestHeld(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("only root may look at what is mapped")
+	}
+	name := filepath.Join(t.TempDir(), "file")
+	file, err := os.Create(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := file.Write(make([]byte, 1<<20)); err != nil {
+		t.Fatal(err)
+	}
+	var want unix.Stat_t
+	if err := errors.Join(unix.Fstat(int(file.Fd()), &want), os.Remove(name)); err != nil {
+		t.Fatal(err)
+	}
+	finds := func() bool {
+		for _, path := range held(fmt.Sprintf("/proc/%d", os.Getpid())) {
+			var stat unix.Stat_t
+			if unix.Stat(path, &stat) == nil && stat.Ino == want.Ino && stat.Dev == want.Dev {
+				return true
+			}
+		}
+		return false
+	}
+	if !finds() {
+		t.Error("it is open, and not found")
+	}
+	mapped, err := unix.Mmap(int(file.Fd()), 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err := errors.Join(err, file.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if !finds() {
+		t.Error("it is mapped, and not found")
+	}
+	if err := unix.Munmap(mapped); err != nil {
+		t.Fatal(err)
+	}
+	if finds() {
+		t.Error("it is gone, and found")
 	}
 }
 
