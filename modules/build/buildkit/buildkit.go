@@ -197,7 +197,7 @@ func (e *Engine) run(ctx context.Context, job build.Job, relay *relayPlan, do fu
 		return err
 	}
 	memory := limits.memory(job)
-	p := newPlan(job, scratch)
+	p := newPlan(ctx, job, scratch)
 	p.cgroup, p.relay, p.log = e.config.CgroupParent, relay, newProgress(job.Log)
 	p.limits = llb.LinuxResources{Memory: memory, MemorySwap: memory} // together: no swap
 	if cpus := lower(job.Recipe.Limits.CPUs, limits.CPUs); cpus > 0 {
@@ -239,7 +239,8 @@ func (e *Engine) explain(ctx context.Context, p *plan, err error) error {
 		if memoryFile.MatchString(broken) {
 			broken += "; the cgroup that buildkitd runs in has no memory controller (see its cgroup.controllers), and a build's memory must be bounded"
 		}
-		return fmt.Errorf("%w: buildkitd cannot run a step: %s", errWorker, broken)
+		// Not errWorker: a command may print such a line, and must not make a worker rest.
+		return fmt.Errorf("buildkitd cannot run a step: %s", broken)
 	}
 	if exit := (*gateway.ExitError)(nil); errors.As(err, &exit) && p.log.failedStep() != "" {
 		hint := ""
