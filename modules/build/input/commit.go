@@ -2,6 +2,7 @@ package input
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -22,11 +23,12 @@ func (k *Keeper) commit(ctx context.Context, path string, s record.Source, count
 		return d, nil
 	}
 	d, err := k.packCommit(ctx, s, count)
+	var other mismatch
 	switch {
-	case err == nil && d.SHA256 != s.SHA256:
-		return d, poisoned(path, "the tree of commit %s packs to sha256 %s, the recipe says %s", s.Commit, d.SHA256, s.SHA256)
 	case err == nil:
 		return d, nil
+	case errors.As(err, &other):
+		return d, poisoned(path, "the tree of commit %s packs to %s, the recipe says sha256 %s", s.Commit, other.found, s.SHA256)
 	case ctx.Err() != nil:
 		return d, context.Cause(ctx)
 	case errors.Is(err, git.ErrRefused):
@@ -52,26 +54,26 @@ func (k *Keeper) packCommit(ctx context.Context, s record.Source, count func(int
 		writer.CloseWithError(err) // nil is the end of the file
 		packed <- err
 	}()
-	d, err := k.config.Store.Put(ctx, counted{reader, count})
+	r := &checked{r: reader, want: want{sha256: s.SHA256, size: -1, limit: maxPacked}, hash: sha256.New(), count: count, alive: func() {}, ended: func() {}}
+	d, err := k.config.Store.Put(ctx, r)
 	reader.CloseWithError(err) // a store that gives up ends the packing
-	if failed := <-packed; failed != nil {
+	failed := <-packed
+	switch {
+	case err == nil:
+		return d, nil
+	case errors.As(r.err, new(mismatch)):
+		r.undo()
+		return d, r.err
+	case failed != nil:
+		r.undo()
 		return d, failed
 	}
+	r.undo()
 	return d, err
 }
 
-// counted tells of what is read.
-type counted struct {
-	io.Reader
-	count func(int64)
-}
-
-// Read implements io.Reader.
-func (c counted) Read(p []byte) (int, error) {
-	n, err := c.Reader.Read(p)
-	c.count(int64(n))
-	return n, err
-}
+// maxPacked bounds the packed tree of a commit, bytes.
+const maxPacked = 8 << 30
 
 // holdCommit is commit for a lock's entry: what the repository no longer has, peers may.
 func (k *Keeper) holdCommit(ctx context.Context, e record.LockEntry, s record.Source, count func(int64)) error {

@@ -73,9 +73,13 @@ func TestResolveCommit(t *testing.T) {
 // TestCommitPoisoned: a digest that is not the tree's is final, whoever made it up.
 func TestCommitPoisoned(t *testing.T) {
 	w, recipe, engine, _, _ := commitWorld(t)
+	right := recipe.Sources[0].SHA256
 	recipe.Sources[0].SHA256[0]++
 	_, err := w.asker.keeper.Resolve(t.Context(), recipe, engine, build.Job{Log: io.Discard}, nil)
 	wantPoisoned(t, err, recipe.Sources[0].Commit+".tar")
+	if _, found := w.asker.store.Stat(right); found {
+		t.Error("what was refused is in the store")
+	}
 }
 
 // TestCommitGone: what the repository no longer has, peers may; without them it is not

@@ -78,9 +78,11 @@ func join(base *url.URL, path string) *url.URL {
 // size limit.
 type want struct {
 	sha256 artifact.SHA256 // zero: any
-	size   int64           // of sha256
-	limit  int64           // bytes at most, where sha256 is zero
+	size   int64           // of sha256; below zero where it is not known
+	limit  int64           // bytes at most, where the size is not known
 }
+
+func (w want) sized() bool { return !w.sha256.IsZero() && w.size >= 0 }
 
 func wantFile(d artifact.Descriptor) want { return want{sha256: d.SHA256, size: d.Size} }
 
@@ -230,9 +232,9 @@ func (c *checked) read(p []byte) (int, error) {
 
 func (c *checked) tooLong() error {
 	switch {
-	case c.want.sha256.IsZero() && c.n > c.want.limit:
+	case !c.want.sized() && c.n > c.want.limit:
 		return final{fmt.Errorf("upstream sends more than %d bytes", c.want.limit)}
-	case !c.want.sha256.IsZero() && c.n > c.want.size:
+	case c.want.sized() && c.n > c.want.size:
 		return mismatch{fmt.Sprintf("more than %d bytes", c.want.size)}
 	}
 	return nil
@@ -243,7 +245,7 @@ func (c *checked) wrong() error {
 		return nil
 	}
 	digest := artifact.SHA256(c.hash.Sum(nil))
-	if digest != c.want.sha256 || c.n != c.want.size {
+	if digest != c.want.sha256 || c.want.sized() && c.n != c.want.size {
 		return mismatch{fmt.Sprintf("sha256 %s, %d bytes", digest, c.n)}
 	}
 	return nil

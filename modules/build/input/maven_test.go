@@ -3,6 +3,7 @@ package input
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -397,6 +398,9 @@ func TestResolveRefusesWrongSource(t *testing.T) {
 	wantPoisoned(t, err, sourceZip)
 	if len(engine.jobs) != 0 {
 		t.Error("the build ran all the same")
+	}
+	if _, found := w.asker.store.Stat(sha256.Sum256([]byte("another source"))); found {
+		t.Error("what was refused is in the store")
 	}
 }
 

@@ -107,12 +107,12 @@ func (r *resolving) source(ctx context.Context, path string, s record.Source) (a
 	if len(places) == 0 {
 		return artifact.Descriptor{}, unavailable(path, errors.New("no upstream for \"maven\" is configured"))
 	}
-	d, err := r.fetch.get(ctx, places[0].url, want{limit: maxFile}, r.counter.arrived)
+	d, err := r.fetch.get(ctx, places[0].url, want{sha256: s.SHA256, size: -1, limit: maxFile}, r.counter.arrived)
+	if errors.As(err, new(mismatch)) {
+		return artifact.Descriptor{}, poisoned(path, "the recipe says sha256 %s, %v", s.SHA256, err)
+	}
 	if err != nil {
 		return artifact.Descriptor{}, unavailable(path, err)
-	}
-	if d.SHA256 != s.SHA256 {
-		return artifact.Descriptor{}, poisoned(path, "the recipe says sha256 %s, this node's upstream has %s", s.SHA256, d.SHA256)
 	}
 	return d, nil
 }
