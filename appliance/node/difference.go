@@ -49,8 +49,12 @@ func unreported(d control.Difference) bool { return d.Report == nil }
 // compareAttempt makes reports, for one caller at a time: each may take some gigabytes of
 // the scratch folder.
 func (n *Node) compareAttempt(ctx context.Context, builder *builder, a *ledger.Attempt) ([]control.Difference, error) {
-	n.comparing.Lock()
-	defer n.comparing.Unlock()
+	select {
+	case n.comparing <- struct{}{}:
+		defer func() { <-n.comparing }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
 	c := comparing{node: n, builder: builder, attempt: a, found: []control.Difference{}}
 	if err := c.members(ctx); err != nil {
 		return nil, err
@@ -152,7 +156,7 @@ func (c *comparing) compare(ctx context.Context, d *control.Difference, own arti
 	data, err := report.Encode()
 	if err == nil {
 		var kept artifact.Descriptor
-		kept, err = pinning{c.node.store}.Put(ctx, bytes.NewReader(data))
+		kept, err = c.node.store.Put(ctx, bytes.NewReader(data))
 		d.Kept = kept.SHA256
 	}
 	if err != nil {

@@ -37,6 +37,7 @@ import (
 	"github.com/pyrsia/appliance/modules/identity"
 	"github.com/pyrsia/appliance/modules/mirror"
 	"github.com/pyrsia/appliance/modules/mirror/upstream"
+	"github.com/pyrsia/appliance/modules/publish"
 	"github.com/pyrsia/appliance/modules/quorum"
 	votesbolt "github.com/pyrsia/appliance/modules/quorum/bolt"
 	"github.com/pyrsia/appliance/modules/record"
@@ -59,8 +60,8 @@ type Node struct {
 	identity record.Identity
 	scratch  string
 
-	trying    sync.Mutex // held while a recipe is tried
-	comparing sync.Mutex // held while outputs are compared
+	trying    sync.Mutex    // held while a recipe is tried
+	comparing chan struct{} // full while outputs are compared
 
 	closers []func() error // in the order of construction
 
@@ -82,6 +83,7 @@ type Node struct {
 type options struct {
 	engine    func(build.Engine) build.Engine
 	transport func(quorum.Transport) quorum.Transport
+	inputs    func(publish.Inputs) publish.Inputs
 	journal   Journal
 	instead   *Instead
 	listeners Listeners
@@ -94,6 +96,11 @@ type Option func(*options)
 // WithEngine wraps the build engine.
 func WithEngine(wrap func(build.Engine) build.Engine) Option {
 	return func(o *options) { o.engine = wrap }
+}
+
+// WithInputs wraps what finds and proves the inputs of builds.
+func WithInputs(wrap func(publish.Inputs) publish.Inputs) Option {
+	return func(o *options) { o.inputs = wrap }
 }
 
 // WithTransport wraps what sends this node's messages to other members.
@@ -131,7 +138,7 @@ func RunsInstead(i Instead) Option {
 // New makes a node; it opens the node's files and starts nothing. Close must
 // be called also if Serve was never.
 func New(cfg *config.Config, version string, log *slog.Logger, opts ...Option) (node *Node, err error) {
-	n := &Node{file: cfg.File, version: version, log: log, started: time.Now()}
+	n := &Node{file: cfg.File, version: version, log: log, started: time.Now(), comparing: make(chan struct{}, 1)}
 	n.config.Store(cfg)
 	for _, option := range opts {
 		option(&n.options)

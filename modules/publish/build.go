@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/pyrsia/appliance/modules/build"
@@ -28,7 +30,7 @@ func (m *Member) build(ctx context.Context, a *ledger.Attempt) (err error) {
 		return err
 	}
 	defer func() { end(err) }()
-	note := Note{Kind: NoteBuilding, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number}
+	note := Note{Kind: NoteBuilding, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number, Lock: a.Attempt.Lock.SHA256}
 	m.tell(note)
 	stop := m.repeat(ctx, note)
 	defer stop()
@@ -58,7 +60,7 @@ func (m *Member) build(ctx context.Context, a *ledger.Attempt) (err error) {
 // again.
 func (m *Member) failed(a *ledger.Attempt, err error) error {
 	if m.lastTry(buildKey(a.ID), err) {
-		m.tell(Note{Kind: NoteFailed, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number, Text: err.Error()})
+		m.tell(Note{Kind: NoteFailed, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number, Lock: a.Attempt.Lock.SHA256, Text: err.Error()})
 	}
 	return err
 }
@@ -67,6 +69,8 @@ func buildKey(attempt record.Hash) string { return "build " + attempt.String() }
 
 // keep stores the outputs and the outcome.
 func (m *Member) keep(ctx context.Context, a *ledger.Attempt, files []build.File) error {
+	m.keeping.RLock()
+	defer m.keeping.RUnlock()
 	var subjects []record.Subject
 	for _, file := range files {
 		content, err := os.Open(file.Path)
@@ -97,6 +101,11 @@ func (m *Member) keep(ctx context.Context, a *ledger.Attempt, files []build.File
 		if err := durable.Replace(m.Disk, m.buildFolder(a.ID.String()+".files"), record.MustMarshal(list)); err != nil {
 			return err
 		}
+	}
+	m.deciding.Lock()
+	defer m.deciding.Unlock()
+	if m.isStopped(buildKey(a.ID)) {
+		return errStopped
 	}
 	var salt record.Hash
 	rand.Read(salt[:])
@@ -139,6 +148,22 @@ func (m *Member) repeat(ctx context.Context, note Note) (stop func()) {
 		}
 	}()
 	return func() { cancel(); <-done }
+}
+
+// workFolders are the ends of the folders that work leaves behind where the node does not
+// outlive it.
+var workFolders = []string{".out", ".resolve", ".try"}
+
+// sweepFolders removes what is left of work that an earlier run did not end: none of it
+// is gone on with.
+func (m *Member) sweepFolders() error {
+	entries, err := os.ReadDir(m.buildFolder(""))
+	for _, entry := range entries {
+		if entry.IsDir() && slices.Contains(workFolders, filepath.Ext(entry.Name())) {
+			err = errors.Join(err, m.Disk.RemoveAll(m.buildFolder(entry.Name())))
+		}
+	}
+	return err
 }
 
 func (m *Member) emptyFolder(name string) (string, error) {

@@ -45,6 +45,18 @@ func (m *Member) stopAll(beginning string) {
 // CancelAttempt ends this node's own build of an attempt, durably: it is not begun
 // again. The other members learn that it failed here.
 func (m *Member) CancelAttempt(a *ledger.Attempt) error {
+	if err := m.cancel(a); err != nil {
+		return err
+	}
+	m.tell(Note{Kind: NoteFailed, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number, Lock: a.Attempt.Lock.SHA256, Text: errStopped.Error()})
+	m.changed()
+	return nil
+}
+
+// cancel stops a build that has no outcome, and from then on can have none.
+func (m *Member) cancel(a *ledger.Attempt) error {
+	m.deciding.Lock()
+	defer m.deciding.Unlock()
 	_, _, made, err := m.votes.Outcome(a.ID)
 	if err != nil {
 		return err
@@ -57,7 +69,5 @@ func (m *Member) CancelAttempt(a *ledger.Attempt) error {
 		return err
 	}
 	m.stop(buildKey(a.ID), classBuild)
-	m.tell(Note{Kind: NoteFailed, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number, Text: errStopped.Error()})
-	m.changed()
 	return nil
 }

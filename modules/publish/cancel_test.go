@@ -2,6 +2,8 @@ package publish_test
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -43,6 +45,59 @@ func TestCancelAttempt(t *testing.T) {
 		}
 		if err := w.nodes[0].alive().member.CancelAttempt(w.newest(recipe)); !errors.Is(err, publish.ErrVoted) {
 			t.Errorf("a vote was taken back: %v", err)
+		}
+	})
+}
+
+// TestCancelBeforeTheVote: a build that ends well in spite of its cancellation is no vote.
+func TestCancelBeforeTheVote(t *testing.T) {
+	recipe := chaintest.Recipe(pkg, "hello")
+	run(t, 3, func(t *testing.T, w *world) {
+		w.everybodyHas(recipe)
+		for _, node := range w.nodes {
+			node.start(0, false)
+		}
+		last := w.nodes[2]
+		member := last.alive().member
+		last.build = func(int) (string, error) {
+			newest, err := w.c.Newest(recipe.Hash(), recipe.Platform)
+			if err == nil {
+				err = member.CancelAttempt(newest)
+			}
+			return "content", err
+		}
+		if _, err := w.nodes[0].alive().member.RequestBuild(pkg); err != nil {
+			t.Fatal(err)
+		}
+		w.until("the others publish", func() bool { a := w.newest(recipe); return a != nil && a.Status == ledger.StatusPublished })
+		time.Sleep(10 * time.Minute)
+		if last.builds != 1 {
+			t.Errorf("it was built %d times", last.builds)
+		}
+		if _, made := last.votes.outcomes[w.newest(recipe).ID]; made {
+			t.Error("the cancelled build has an outcome")
+		}
+	})
+}
+
+// TestSweep: what a node leaves in the middle of its work is gone with the next run.
+func TestSweep(t *testing.T) {
+	run(t, 3, func(t *testing.T, w *world) {
+		node := w.nodes[0]
+		node.start(0, false)
+		node.stop()
+		builds := filepath.Join(node.folder, "builds")
+		for _, left := range []string{"a.out", "b.resolve", "c.try"} {
+			if err := os.MkdirAll(filepath.Join(builds, left, "deep"), 0o700); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(filepath.Join(builds, "d.log"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		node.start(0, false)
+		if left := files(t, builds, "*"); len(left) != 1 || filepath.Base(left[0]) != "d.log" {
+			t.Errorf("there is %v", left)
 		}
 	})
 }

@@ -139,9 +139,22 @@ func (m *Member) release(id record.Hash) error {
 	if err != nil {
 		return err
 	}
+	m.keeping.Lock() // outputs that are being kept are wanted, and nothing says so yet
+	defer m.keeping.Unlock()
 	wanted, err := m.wanted(id)
 	if err != nil {
 		return err
+	}
+	references, err := m.References(id)
+	if err != nil {
+		return err
+	}
+	for _, r := range references {
+		// Upstream's own file may be an input of other builds, which must not depend
+		// on upstream.
+		if r.Verdict == ReferenceEqual {
+			wanted[r.Built] = true
+		}
 	}
 	var failures []error
 	for _, s := range subjects {

@@ -5,6 +5,7 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/record"
 )
 
@@ -35,6 +36,7 @@ type Note struct {
 	Kind    NoteKind        `json:"kind"`
 	Recipe  record.Hash     `json:"recipe"`
 	Attempt int64           `json:"attempt"` // number
+	Lock    artifact.SHA256 `json:"lock"`    // that it is about; zero while there is none
 	Text    string          `json:"text"`
 	At      int64           `json:"at"` // milliseconds since 1970, of who heard it
 }

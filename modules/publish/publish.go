@@ -144,6 +144,14 @@ type Member struct {
 	wake   chan struct{} // capacity 1: something changed
 	saving chan struct{} // capacity 1: who writes a request's file
 
+	// keeping is held by builds from their first output in the store until their outcome
+	// is durable, and alone where outputs are let go of.
+	keeping sync.RWMutex
+
+	// deciding is held from where a build looks whether it was cancelled until its
+	// outcome is durable, and while it is cancelled: one of the two comes first.
+	deciding sync.Mutex
+
 	mu        sync.Mutex                        // guards what follows
 	requests  map[string]*Request               // by ID
 	heard     map[record.Hash]heard             // attempts that other members hold, by digest
@@ -213,6 +221,9 @@ func New(config Config, chain Chain, quorum Quorum, store Store, inputs Inputs, 
 		if err := errors.Join(os.MkdirAll(folder, 0o700), durable.Sweep(m.Disk, folder)); err != nil {
 			return nil, fmt.Errorf("open builds: %w", err)
 		}
+	}
+	if err := m.sweepFolders(); err != nil {
+		return nil, fmt.Errorf("open builds: %w", err)
 	}
 	if err := errors.Join(m.Disk.SyncDir(m.Folder), m.Disk.SyncDir(filepath.Dir(m.Folder))); err != nil {
 		return nil, fmt.Errorf("open builds: %w", err)
@@ -439,14 +450,34 @@ func (m *Member) Heard(part record.Part) {
 		return
 	}
 	m.mu.Lock()
-	m.heard[a.Digest()] = heard{from: from, attempt: a}
-	m.wished(a, from)
+	admitted := m.wished(a, from)
+	if admitted {
+		m.heard[a.Digest()] = heard{from: from, attempt: a}
+	}
 	m.mu.Unlock()
+	if !admitted {
+		m.refuse(a, from)
+		return
+	}
 	m.changed()
 }
 
-// wished notes that an asker wants a lock; mu is held.
-func (m *Member) wished(a record.Attempt, from record.Identity) {
+// refuse tells an asker, now and then, that this node looks at no more locks of it.
+func (m *Member) refuse(a record.Attempt, from record.Identity) {
+	m.mu.Lock()
+	key := fmt.Sprintf("refuse %s %s %s %d", from, a.Recipe, a.Platform, a.Number)
+	again := m.recent(key, time.Now())
+	m.sent[key] = time.Now()
+	m.mu.Unlock()
+	if !again {
+		m.tell(Note{Kind: NoteDeclined, Recipe: a.Recipe, Attempt: a.Number, Lock: a.Lock.SHA256, Text: fmt.Sprintf(
+			"it looks at no more than %d locks of one asker for an attempt; let another build node ask, or another recipe supersede this one", maxLocks)})
+	}
+}
+
+// wished notes that an asker wants a lock, unless it wanted too many others of the same
+// attempt; mu is held.
+func (m *Member) wished(a record.Attempt, from record.Identity) bool {
 	if len(m.wishes) >= maxWishes {
 		clear(m.wishes)
 	}
@@ -455,7 +486,11 @@ func (m *Member) wished(a record.Attempt, from record.Identity) {
 		locks = map[artifact.SHA256]bool{}
 		m.wishes[wishOf(a, from)] = locks
 	}
+	if len(locks) >= maxLocks && !locks[a.Lock.SHA256] {
+		return false
+	}
 	locks[a.Lock.SHA256] = true
+	return true
 }
 
 // sane tells whether there is time to build before the attempt's deadline, and
@@ -489,9 +524,6 @@ func (m *Member) listens(a record.Attempt, from record.Identity) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if _, known := m.heard[a.Digest()]; known || from == m.Identity {
-		return false
-	}
-	if locks := m.wishes[wishOf(a, from)]; len(locks) >= maxLocks && !locks[a.Lock.SHA256] {
 		return false
 	}
 	asked := 0
@@ -624,7 +656,7 @@ func (m *Member) hold(ctx context.Context, digest record.Hash, a record.Attempt)
 		if errors.Is(err, ErrDeclined) {
 			kind = NoteDeclined
 		}
-		m.tell(Note{Kind: kind, Recipe: a.Recipe, Attempt: a.Number, Text: err.Error()})
+		m.tell(Note{Kind: kind, Recipe: a.Recipe, Attempt: a.Number, Lock: a.Lock.SHA256, Text: err.Error()})
 		return err
 	}
 	if !m.sane(a) {
@@ -790,7 +822,7 @@ func (m *Member) vote(a *ledger.Attempt, statement []byte, salt record.Hash) (sa
 			}
 			err = m.say("commit "+a.ID.String(), record.Part{Commit: &record.CommitPart{Attempt: a.ID, Commit: commit}})
 			if err == nil {
-				m.tell(Note{Kind: NoteVoting, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number})
+				m.tell(Note{Kind: NoteVoting, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number, Lock: a.Attempt.Lock.SHA256})
 			}
 			return !errors.Is(err, ErrBusy)
 		}

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/durable"
@@ -74,6 +75,8 @@ func (m *Member) settledHere(key string) bool {
 }
 
 func (m *Member) compare(ctx context.Context, a *ledger.Attempt, data []byte) error {
+	ctx, cancel := comparing(ctx)
+	defer cancel()
 	if _, err := os.Stat(m.referencePath(a.ID)); err == nil {
 		return nil // by an earlier run
 	}
@@ -109,6 +112,14 @@ func (m *Member) compare(ctx context.Context, a *ledger.Attempt, data []byte) er
 		return err
 	}
 	return durable.Replace(m.Disk, m.referencePath(a.ID), text)
+}
+
+// longestComparison is how long one attempt may be compared: an upstream that sends a byte
+// now and then would hold up all others.
+const longestComparison = 30 * time.Minute
+
+func comparing(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, longestComparison, fmt.Errorf("comparing took more than %v", longestComparison))
 }
 
 // ownSubjects are the files of this node's own statement.
@@ -194,6 +205,8 @@ func (m *Member) differ(ctx context.Context, running *sync.WaitGroup, a *ledger.
 }
 
 func (m *Member) explain(ctx context.Context, a *ledger.Attempt) error {
+	ctx, cancel := comparing(ctx)
+	defer cancel()
 	if _, err := os.Stat(m.differencesPath(a.ID)); err == nil {
 		return nil // by an earlier run
 	}

@@ -259,12 +259,13 @@ func (m *Member) declined(r Request) string {
 	return fmt.Sprintf("%d of %d members decline the lock: %s", len(reasons), size, strings.Join(reasons, "; "))
 }
 
-// saidOf are the members that said something of a request's attempt, with their
-// reasons, and whether the others are no majority.
+// saidOf are the members that said something of a request's lock, with their reasons, and
+// whether the others are no majority. Another asker's lock of the same attempt may be
+// poisoned, and is none of this request's.
 func (m *Member) saidOf(r Request, kind NoteKind) (reasons []string, hopeless bool) {
 	set := m.chain.Set()
 	for _, note := range m.Notes(r.Attempt.Recipe) {
-		if note.Kind == kind && note.Attempt == r.Attempt.Number && note.At >= r.Created {
+		if note.Kind == kind && note.Attempt == r.Attempt.Number && note.Lock == r.Attempt.Lock.SHA256 && note.At >= r.Created {
 			reasons = append(reasons, fmt.Sprintf("…%s: %s", note.From.Short(), note.Text))
 		}
 	}

@@ -62,6 +62,11 @@ func (m *Member) writeTries(attempt record.Hash, t tries) error {
 
 // beginTry counts a try. What it returns is told how the try ended.
 func (m *Member) beginTry(attempt record.Hash) (end func(error), err error) {
+	m.deciding.Lock()
+	defer m.deciding.Unlock()
+	if m.isStopped(buildKey(attempt)) {
+		return nil, errStopped
+	}
 	t, err := m.readTries(attempt)
 	if err != nil { // damaged by hand; a count is no reason not to build
 		m.Log.Warn("cannot read how often an attempt was built; counting anew", "attempt", attempt, "error", err)
@@ -72,6 +77,8 @@ func (m *Member) beginTry(attempt record.Hash) (end func(error), err error) {
 		return nil, err
 	}
 	return func(outcome error) {
+		m.deciding.Lock()
+		defer m.deciding.Unlock()
 		switch {
 		case outcome == nil:
 			err = m.Disk.RemoveAll(m.triesPath(attempt)) // the outcome is durable
@@ -114,6 +121,6 @@ func (m *Member) recallTries(a *ledger.Attempt) {
 	m.jobs[buildKey(a.ID)] = j
 	m.mu.Unlock()
 	if j.rests() {
-		m.tell(Note{Kind: NoteFailed, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number, Text: j.err.Error()})
+		m.tell(Note{Kind: NoteFailed, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number, Lock: a.Attempt.Lock.SHA256, Text: j.err.Error()})
 	}
 }
