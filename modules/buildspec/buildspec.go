@@ -67,21 +67,24 @@ func Parse(data []byte, name string) (*Spec, error) {
 }
 
 // nested is how deep brackets stand in brackets, at the most: closing ones that close
-// nothing of their kind count as well, so that it is never less than what a parser sees.
+// nothing of their kind count as well, and a backquote in backquotes, which is escaped,
+// never closes, so that it is never less than what a parser sees.
 func nested(data []byte) int {
-	depth, deepest := 0, 0
-	for _, c := range data {
-		switch c {
-		case '(', '{', '[', '`':
-			depth++
-			deepest = max(deepest, depth)
-		case ')', '}', ']':
-			depth = max(depth-1, 0)
-		case '\n':
-			if depth < 3 {
-				depth = 0 // a backquote that closed
+	depth, deepest, quoted := 0, 0, false
+	for i, c := range data {
+		switch {
+		case c == '`' && (i == 0 || data[i-1] != '\\'):
+			if quoted = !quoted; quoted {
+				depth++
+			} else {
+				depth = max(depth-1, 0)
 			}
+		case strings.IndexByte("({[`", c) >= 0:
+			depth++
+		case strings.IndexByte(")}]", c) >= 0:
+			depth = max(depth-1, 0)
 		}
+		deepest = max(deepest, depth)
 	}
 	return deepest
 }
@@ -190,6 +193,10 @@ func (s *Spec) bounded(w *syntax.Word) error {
 		case *syntax.SglQuoted:
 			total += len(n.Value)
 		case *syntax.ParamExp:
+			if n.Excl || n.Repl != nil && n.Repl.With != nil && expands(n.Repl.With) {
+				large = true // as many times as what is named or stood in for
+				return false
+			}
 			size := 0
 			if n.Param != nil {
 				size = len(s.values[n.Param.Value].text)
@@ -200,13 +207,11 @@ func (s *Spec) bounded(w *syntax.Word) error {
 			if n.Repl != nil && n.Repl.With != nil {
 				with := 0
 				syntax.Walk(n.Repl.With, func(inner syntax.Node) bool {
-					switch inner := inner.(type) {
-					case *syntax.Lit:
-						with += len(inner.Value)
-					case *syntax.ParamExp:
-						if inner.Param != nil {
-							with += len(s.values[inner.Param.Value].text)
-						}
+					if lit, is := inner.(*syntax.Lit); is {
+						with += len(lit.Value)
+					}
+					if plain, is := inner.(*syntax.ParamExp); is {
+						with += len(s.values[plain.Param.Value].text)
 					}
 					return true
 				})
@@ -219,6 +224,23 @@ func (s *Spec) bounded(w *syntax.Word) error {
 		return errLarge
 	}
 	return nil
+}
+
+// expands tells whether a word has more than letters and plain variables in it.
+func expands(w *syntax.Word) bool {
+	found := false
+	syntax.Walk(w, func(n syntax.Node) bool {
+		switch n := n.(type) {
+		case nil, *syntax.Word, *syntax.Lit, *syntax.SglQuoted, *syntax.DblQuoted:
+		case *syntax.ParamExp:
+			found = found || n.Param == nil || n.Excl || n.Repl != nil || n.Exp != nil || n.Slice != nil
+			return false
+		default:
+			found = true
+		}
+		return !found
+	})
+	return found
 }
 
 // maxPattern bounds what patterns are matched with, bytes.

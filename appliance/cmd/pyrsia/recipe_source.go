@@ -15,6 +15,7 @@ import (
 	"github.com/pyrsia/appliance/hcl/recipe"
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/build/input"
+	"github.com/pyrsia/appliance/modules/buildspec/web"
 	"github.com/pyrsia/appliance/modules/record"
 )
 
@@ -106,7 +107,7 @@ func fromAddress(ctx context.Context, address string, w io.Writer) error {
 		return err
 	}
 	request.Header.Set("Accept-Encoding", "identity") // the file counts as it lies there
-	response, err := http.DefaultClient.Do(request)
+	response, err := (&http.Client{Transport: http.DefaultTransport, CheckRedirect: web.CheckRedirect}).Do(request)
 	if err != nil {
 		return err
 	}

@@ -33,10 +33,23 @@ func New(base string) (*Repository, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
 		return nil, fmt.Errorf("Maven repository %q: want an http or https address", base)
 	}
-	return &Repository{base: u, stall: time.Minute, client: &http.Client{Transport: &http.Transport{
+	return &Repository{base: u, stall: time.Minute, client: &http.Client{CheckRedirect: CheckRedirect, Transport: &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DialContext: (&net.Dialer{Timeout: 10 * time.Second}).DialContext,
 		TLSHandshakeTimeout: 10 * time.Second, ResponseHeaderTimeout: time.Minute, ForceAttemptHTTP2: true,
 	}}}, nil
+}
+
+// CheckRedirect lets a repository point elsewhere, but not back to where anyone on the way
+// could answer in its place: a recipe gets the digest of what comes.
+func CheckRedirect(next *http.Request, via []*http.Request) error {
+	const most = 10 // as net/http's own
+	if len(via) >= most {
+		return fmt.Errorf("more than %d redirects", most)
+	}
+	if via[len(via)-1].URL.Scheme == "https" && next.URL.Scheme != "https" {
+		return fmt.Errorf("redirect from https to %s", next.URL.Scheme)
+	}
+	return nil
 }
 
 // Has implements buildspec.Repository.
