@@ -13,6 +13,7 @@ import (
 // Expected is what came out when somebody else rebuilt the release.
 type Expected struct {
 	Outputs   []Output
+	JDK       string   // version of the one that rebuilt it; "" where it is not known
 	System    string   // that the release was made on, such as "Unix" or "Windows"; "" where it is not known
 	Different []string // files that did not come out as released, by a .buildcompare
 }
@@ -36,8 +37,11 @@ func ParseBuildinfo(data []byte, name string) (*Expected, error) {
 	lines := bufio.NewScanner(bytes.NewReader(data))
 	for number := 1; lines.Scan(); number++ {
 		key, text, ok := strings.Cut(strings.TrimSpace(lines.Text()), "=")
-		if key == "os.name" {
+		switch key {
+		case "os.name":
 			e.System = text
+		case "java.version":
+			e.JDK = text
 		}
 		rest, is := strings.CutPrefix(key, "outputs.")
 		if !ok || !is {

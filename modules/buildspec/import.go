@@ -44,9 +44,9 @@ type Sources interface {
 // Importer makes recipes of buildspecs. It is safe for concurrent use.
 type Importer struct {
 	Repository Repository
-	Sources    Sources                  // nil takes source-release archives only
-	Builders   map[string]artifact.PURL // the image for each JDK, by its major version
-	Scratch    string                   // folder for downloads; "" is the system's
+	Sources    Sources // nil takes source-release archives only
+	Builders   Builders
+	Scratch    string // folder for downloads; "" is the system's
 
 	mu       sync.Mutex                 // guards what follows
 	releases map[string]artifact.SHA256 // of Maven that were fetched
@@ -178,8 +178,6 @@ func (m *making) unsupported() error {
 	return nil
 }
 
-var jdkPattern = regexp.MustCompile(`^(?:1\.)?([0-9]+)(?:[.+_-].*)?$`)
-
 func (m *making) toolchain() error {
 	values, err := m.get("tool", "jdk")
 	if err != nil {
@@ -195,16 +193,19 @@ func (m *making) toolchain() error {
 	if _, err := artifact.ParseMaven("org.apache.maven:apache-maven:" + m.release + ":bin:tar.gz"); err != nil {
 		return m.wrong("tool", "tool=%s names no release of Maven", tool)
 	}
-	match := jdkPattern.FindStringSubmatch(jdk)
-	if match == nil {
-		return m.wrong("jdk", "jdk=%s is no version of a JDK", jdk)
+	wanted, err := parseJDK(jdk)
+	if err != nil {
+		return m.wrong("jdk", "%v", err)
 	}
-	builder, found := m.Builders[match[1]]
-	if !found {
-		return m.wrong("jdk", "jdk=%s: no builder image is known for JDK %s", jdk, match[1])
+	if used, err := parseJDK(m.expected.JDK); err == nil && used.major() == wanted.major() && len(wanted) == 1 {
+		wanted = used
 	}
-	if match[1] != jdk {
-		m.note("jdk=%s: the builder image %s has its own update of JDK %s", jdk, builder, match[1])
+	builder, exact := m.Builders.choose(wanted)
+	if builder == "" {
+		return m.wrong("jdk", "jdk=%s: no builder image is known for JDK %d", jdk, wanted.major())
+	}
+	if !exact && len(wanted) > 1 {
+		m.note("the release was rebuilt by JDK %s: the builder image %s has its own update of JDK %d", wanted, builder, wanted.major())
 	}
 	m.recipe.Builder = builder
 	return nil

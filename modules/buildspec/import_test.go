@@ -17,7 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/buildspec"
 	"github.com/pyrsia/appliance/modules/buildspec/web"
 	"github.com/pyrsia/appliance/modules/record"
@@ -130,7 +129,7 @@ func world(t *testing.T) map[string][]byte {
 func importer(t *testing.T, files map[string][]byte) *buildspec.Importer {
 	return &buildspec.Importer{
 		Repository: repository(t, files), Scratch: t.TempDir(),
-		Builders: map[string]artifact.PURL{"8": "pkg:docker/acme/jdk8@1", "17": "pkg:docker/acme/jdk17@1"},
+		Builders: buildspec.Builders{{JDK: "8", Image: "pkg:docker/acme/jdk8@1"}, {JDK: "17", Image: "pkg:docker/acme/jdk17@1"}},
 	}
 }
 

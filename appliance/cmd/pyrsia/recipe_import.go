@@ -24,9 +24,16 @@ import (
 
 // builders are the images that an import takes where it is told no others: those of
 // hcl/examples/recipes.
-var builders = map[string]artifact.PURL{
-	"8": "pkg:docker/pyrsia/jdk8@sid", "11": "pkg:docker/pyrsia/jdk11@sid", "17": "pkg:docker/pyrsia/jdk17@bookworm",
-	"21": "pkg:docker/pyrsia/jdk21@trixie", "25": "pkg:docker/pyrsia/jdk25@trixie",
+//
+// From 17.0.14 on, javac turns each part of a concatenated string into text before the
+// next (JDK-8273914), so that classes for Java 9 and later are not those of before.
+var builders = buildspec.Builders{
+	{JDK: "8", Image: "pkg:docker/pyrsia/jdk8@sid"},
+	{JDK: "11", Image: "pkg:docker/pyrsia/jdk11@sid"},
+	{JDK: "17", Image: "pkg:docker/pyrsia/jdk17@bookworm"},
+	{JDK: "17", Image: "pkg:docker/pyrsia/jdk17@bullseye", Before: "17.0.14"},
+	{JDK: "21", Image: "pkg:docker/pyrsia/jdk21@trixie"},
+	{JDK: "25", Image: "pkg:docker/pyrsia/jdk25@trixie"},
 }
 
 // importing is one run of `recipe import`.
@@ -72,7 +79,7 @@ gone through as a whole.`,
 	flags := cmd.Flags()
 	flags.StringVarP(&i.output, "output", "o", "", "write each recipe into this `FOLDER`, instead of printing the only one")
 	flags.StringVar(&i.repository, "repository", "", "`URL` of the Maven repository of the release; the default is the maven upstream of pyrsia.hcl")
-	flags.StringArrayVar(&i.builders, "builder", nil, "builder image for a JDK, as `JDK=PURL`; may be given again")
+	flags.StringArrayVar(&i.builders, "builder", nil, "builder image for a JDK or one update of it, as `JDK=PURL`; may be given again")
 	flags.BoolVar(&i.force, "force", false, "replace recipes that are there and differ")
 	flags.BoolVar(&i.archive, "archive", false, "take source-release archives, and ask no git repository")
 	return cmd
@@ -146,17 +153,15 @@ func (i *importing) importer() (*buildspec.Importer, error) {
 	if err != nil {
 		return nil, err
 	}
-	chosen := map[string]artifact.PURL{}
-	for jdk, purl := range builders {
-		chosen[jdk] = purl
-	}
+	chosen := slices.Clone(builders)
 	for _, pair := range i.builders {
 		jdk, text, ok := strings.Cut(pair, "=")
 		purl, err := artifact.ParsePURL(text)
 		if !ok || err != nil || purl.Type() != "docker" || purl.Version() == "" {
 			return nil, fmt.Errorf("--builder %s: want a JDK and the package URL of an image, such as 17=pkg:docker/acme/jdk17@1", pair)
 		}
-		chosen[jdk] = purl
+		chosen = slices.DeleteFunc(chosen, func(b buildspec.Builder) bool { return b.JDK == jdk })
+		chosen = append(chosen, buildspec.Builder{JDK: jdk, Image: purl})
 	}
 	importer := &buildspec.Importer{Repository: repository, Builders: chosen}
 	if !i.archive {
