@@ -19,9 +19,12 @@ var debianKeys = []string{
 	"41587F7DB8C774BCCF131416762F67A0B2C39DE4", // Debian Stable Release Key (13/trixie)
 }
 
-// builderRecipe wants the archive's keys.
-const builderRecipe = `
-recipe "pkg:docker/e2e/tiny@1" {
+// poisonedImage is an image like it, whose inputs nobody else has.
+const poisonedImage artifact.PURL = "pkg:docker/e2e/poisoned@1"
+
+// imageRecipe wants the image's name and the archive's keys.
+const imageRecipe = `
+recipe %q {
   platform  = "linux/amd64"
   timestamp = "2025-08-09T12:00:00Z"
 
@@ -47,12 +50,17 @@ recipe "pkg:docker/e2e/tiny@1" {
 }
 `
 
-// plugin is a file that some recipes take from the Maven upstream.
-const plugin = "e2e/plugin/1/plugin-1.jar"
+// plugin and parent are files that some recipes take from the Maven upstream.
+const (
+	plugin = "e2e/plugin/1/plugin-1.jar"
+	parent = "e2e/parent/1/parent-1.pom"
+)
 
-// takePlugin gets the plug-in as Maven would: from the mirror while inputs are
-// found, and from the local repository in the build itself.
-const takePlugin = `busybox wget -q -O plugin.jar http://127.0.0.1:7889/` + plugin + ` || cp /m2/` + plugin + ` plugin.jar`
+// take gets a file as Maven would: from the mirror while inputs are found, and from
+// the local repository in the build itself.
+func take(name string) string {
+	return "busybox wget -q -O taken http://127.0.0.1:7889/" + name + " || cp /m2/" + name + " taken"
+}
 
 // story is a story's package.
 type story struct {
@@ -66,11 +74,11 @@ type story struct {
 // of a few seconds: a source archive, a plug-in, and one output of 1 MiB so
 // that the file has many chunks.
 var libraries = map[string]story{
-	"honest":       {resolve: "maven", commands: []string{takePlugin}},
-	"one-liar":     {},
-	"two-liars":    {},
-	"stopped":      {},
-	"poisoned":     {resolve: "maven", commands: []string{takePlugin}},
+	"honest":    {resolve: "maven", commands: []string{take(plugin)}},
+	"one-liar":  {},
+	"two-liars": {},
+	"stopped":   {},
+	"poisoned1": poisoned, "poisoned2": poisoned, "poisoned3": poisoned, "poisoned4": poisoned, "poisoned5": poisoned,
 	"corrupt":      {},
 	"corrupted":    {},
 	"other-source": {source: strings.Repeat("7", 64)},
@@ -87,6 +95,10 @@ var libraries = map[string]story{
 	"kill-order": {},
 	"kill-vote1": {}, "kill-vote2": {}, "kill-vote3": {}, "kill-vote4": {}, "kill-vote5": {},
 }
+
+// poisoned takes files that not all nodes have alike. Each of its stories has a package
+// of its own: of one package members look at few locks of the same asker.
+var poisoned = story{resolve: "maven", commands: []string{take(plugin), take(parent)}}
 
 // parts is how many files the library with many files has beside its jar.
 const parts = 2500
@@ -115,11 +127,15 @@ func writeRecipes(folder string, u *upstreams, keys []string) error {
 	}
 	u.put("e2e/source/1/source-1-src.tar.gz", source)
 	u.put(plugin, []byte("a plug-in that every builder gets from its own upstream\n"))
+	u.put(parent, []byte("<project><modelVersion>4.0.0</modelVersion></project>\n"))
 	if err := os.MkdirAll(folder, 0o755); err != nil {
 		return err
 	}
-	image := fmt.Sprintf(builderRecipe, strings.Join(keys, `", "`))
-	failures := []error{os.WriteFile(filepath.Join(folder, "tiny.hcl"), []byte(image), 0o644)}
+	var failures []error
+	for name, image := range map[string]artifact.PURL{"tiny.hcl": builder, "poisoned-image.hcl": poisonedImage} {
+		text := fmt.Sprintf(imageRecipe, image, strings.Join(keys, `", "`))
+		failures = append(failures, os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644))
+	}
 	for name, l := range libraries {
 		if l.source == "" {
 			l.source = sha256Hex(source)

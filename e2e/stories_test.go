@@ -12,7 +12,9 @@ import (
 	"github.com/pyrsia/appliance/appliance/control"
 	"github.com/pyrsia/appliance/e2e/cluster"
 	"github.com/pyrsia/appliance/e2e/liar"
+	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/build"
+	"github.com/pyrsia/appliance/modules/publish"
 	"github.com/pyrsia/appliance/modules/record"
 )
 
@@ -153,18 +155,37 @@ func manyFiles(t *testing.T, w *world) {
 // lie restarts a build node as a liar, and has it honest again after the story.
 func (w *world) lie(t *testing.T, n *cluster.Node, lie byte) {
 	t.Helper()
-	ctx, engine := timely(t), n.Engine
-	if w.kind == cluster.InProcess {
+	engine := n.Engine
+	w.turn(t, n, fmt.Sprintf("PYRSIA_LIE=%d", lie), func() {
 		n.Engine = func(e build.Engine) build.Engine { return liar.Engine{Engine: engine(e), Lie: lie} }
+	})
+}
+
+// forge restarts a build node as one whose locks say of a file what is not so, until
+// the story's end.
+func (w *world) forge(t *testing.T, n *cluster.Node, path string) {
+	t.Helper()
+	w.turn(t, n, "PYRSIA_FORGE="+path, func() {
+		n.Inputs = func(i publish.Inputs) publish.Inputs { return liar.Inputs{Inputs: i, Path: path} }
+	})
+}
+
+// turn restarts a build node as a liar by a variable of the liar's program, or by what
+// changes a node of this process, and has it honest again after the story.
+func (w *world) turn(t *testing.T, n *cluster.Node, variable string, change func()) {
+	t.Helper()
+	ctx, engine, inputs := timely(t), n.Engine, n.Inputs
+	if w.kind == cluster.InProcess {
+		change()
 	} else {
-		n.Use(programs.liar, fmt.Sprintf("PYRSIA_LIE=%d", lie))
+		n.Use(programs.liar, variable)
 	}
 	if err := n.Restart(ctx); err != nil {
 		t.Fatal(err)
 	}
 	connected(t, ctx, n)
 	t.Cleanup(func() {
-		if n.Engine = engine; w.kind == cluster.Processes {
+		if n.Engine, n.Inputs = engine, inputs; w.kind == cluster.Processes {
 			n.Use(programs.pyrsia)
 		}
 		if err := n.Stop(); err != nil {
@@ -245,33 +266,65 @@ func oneStopped(t *testing.T, w *world) {
 	sameLog(t, ctx, c)
 }
 
-// The asker's upstream serves an altered plug-in, so its lock names it. The
-// honest nodes decline, and the status names the file.
+// A lock names a file that the others' upstreams do not have so. The honest nodes
+// decline it, and the status names the file.
 func poisonedLock(t *testing.T, w *world) {
-	c, ctx := w.network(t), timely(t)
-	w.upstreams.alter(c.Node(0).Name, plugin, []byte("a plug-in that only this node's upstream has\n"))
-	t.Cleanup(func() { w.upstreams.alter(c.Node(0).Name, plugin, w.upstreams.maven[plugin]) })
-	if _, err := ask(ctx, c.Node(0), library("poisoned")); err != nil {
-		t.Fatal(err)
-	}
-	b, err := c.Node(0).WaitBuild(ctx, library("poisoned"), func(b control.BuildDetail) bool {
-		return declines(b, c.Node(1)) && declines(b, c.Node(2))
-	})
-	if err != nil {
-		t.Fatalf("%v: %s", err, tally(b))
-	}
-	if b.State == control.Published || b.AttemptLeaf != (record.Hash{}) {
-		t.Errorf("an attempt with a poisoned lock got onto the chain: %s", tally(b))
-	}
-	if a := get(t, ctx, c.Regular(0), mavenPath("poisoned")); a.status != http.StatusNotFound {
-		t.Errorf("status %d for what is not published, want 404", a.status)
+	pool := map[cluster.Kind]string{cluster.InProcess: "busybox_1_amd64.deb", cluster.Processes: ".deb"}
+	for _, poisoned := range []struct {
+		what string
+		of   artifact.PURL
+		path string // end of the file's
+		how  func(t *testing.T, n *cluster.Node, path string)
+	}{
+		{"plug-in", library("poisoned1"), plugin, w.alter},
+		{"parent pom", library("poisoned2"), parent, w.alter},
+		{"plug-in that the asker forges", library("poisoned3"), plugin, w.forge},
+		{"parent pom that the asker forges", library("poisoned4"), parent, w.forge},
+		{"list of versions", library("poisoned5"), "maven-metadata.xml", w.forge},
+		{"Debian package", poisonedImage, pool[w.kind], w.forge},
+		{"Debian index", poisonedImage, "Packages.gz", w.forge},
+		{"Debian release", poisonedImage, "InRelease", w.forge},
+	} {
+		t.Run(poisoned.what, func(t *testing.T) {
+			c, ctx := w.network(t), timely(t)
+			poisoned.how(t, c.Node(0), poisoned.path)
+			started(t, c)
+			id, err := ask(ctx, c.Node(0), poisoned.of)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b, err := c.Node(0).WaitBuild(ctx, poisoned.of, func(b control.BuildDetail) bool {
+				return b.ID == id && declines(b, c.Node(1), poisoned.path) && declines(b, c.Node(2), poisoned.path)
+			})
+			if err != nil {
+				t.Fatalf("%v: %s", err, tally(b))
+			}
+			if b.State == control.Published || b.AttemptLeaf != (record.Hash{}) {
+				t.Errorf("an attempt with a poisoned lock got onto the chain: %s", tally(b))
+			}
+			if name, is := strings.CutPrefix(string(poisoned.of), "pkg:maven/e2e/"); is {
+				if a := get(t, ctx, c.Regular(0), mavenPath(strings.TrimSuffix(name, "@1"))); a.status != http.StatusNotFound {
+					t.Errorf("status %d for what is not published, want 404", a.status)
+				}
+			}
+			ended, err := c.Node(0).WaitBuild(ctx, poisoned.of, func(b control.BuildDetail) bool { return b.ID == id && b.State == control.Failed })
+			if err != nil || !strings.Contains(ended.Reason, poisoned.path) {
+				t.Errorf("%v: the request ends with %q, which does not name %s", err, ended.Reason, poisoned.path)
+			}
+		})
 	}
 }
 
-// declines tells whether a node declined and its reason names the plug-in.
-func declines(b control.BuildDetail, n *cluster.Node) bool {
+// alter has a node's upstream serve other bytes at a path until the story's end.
+func (w *world) alter(t *testing.T, n *cluster.Node, path string) {
+	w.upstreams.alter(n.Name, path, []byte("what only this node's upstream has\n"))
+	t.Cleanup(func() { w.upstreams.alter(n.Name, path, w.upstreams.maven[path]) })
+}
+
+// declines tells whether a node declined and its reason names the file.
+func declines(b control.BuildDetail, n *cluster.Node, path string) bool {
 	v := vote(b, n)
-	return v.Vote == control.VoteDeclined && strings.Contains(v.Reason, plugin)
+	return v.Vote == control.VoteDeclined && strings.Contains(v.Reason, path)
 }
 
 // Peers whose disks altered or cut a file are refused, and the bytes come from

@@ -176,8 +176,16 @@ func (b *builder) makeMember(cfg *config.Config) (err error) {
 		Recipes: b.recipes.Recipes, Relay: resend, Log: n.log,
 		Voting: func() bool { return b.quorum.Standing().Voting },
 		Differ: b.differ,
-	}, n.chain, agreement{b.quorum}, pinning{n.store}, inputs{b.inputs, engine}, blobs{n.host, n.store}, b.votes, engine)
+	}, n.chain, agreement{b.quorum}, pinning{n.store}, b.proofs(engine), blobs{n.host, n.store}, b.votes, engine)
 	return err
+}
+
+// proofs are the inputs of builds as the member uses them.
+func (b *builder) proofs(engine build.Engine) publish.Inputs {
+	if wrap := b.node.options.inputs; wrap != nil {
+		return wrap(inputs{b.inputs, engine})
+	}
+	return inputs{b.inputs, engine}
 }
 
 func publishLimits(cfg *config.Config) publish.Limits {

@@ -31,6 +31,7 @@ import (
 
 	"github.com/pyrsia/appliance/modules/build"
 	"github.com/pyrsia/appliance/modules/build/buildkit/buildkittest"
+	"github.com/pyrsia/appliance/modules/publish"
 	"github.com/pyrsia/appliance/modules/record"
 )
 
@@ -99,6 +100,9 @@ type NodeSpec struct {
 	// Engine makes the build engine of a node in this process from the one for
 	// its Workers; nil leaves that. A change counts from the next start on.
 	Engine func(build.Engine) build.Engine
+	// Inputs makes what finds and proves inputs, of a node in this process, from its
+	// own; nil leaves that. A change counts from the next start on.
+	Inputs func(publish.Inputs) publish.Inputs
 }
 
 // names of build nodes; more of them get numbers.

@@ -41,7 +41,7 @@ func (i *inside) Start() error {
 	level := slog.LevelInfo
 	level.UnmarshalText([]byte(c.Log.Level)) //nolint:errcheck // the configuration admits only slog's own names
 	log := slog.New(slog.NewTextHandler(file, &slog.HandlerOptions{Level: level}))
-	made, err := node.New(c, "inside", log, node.WithEngine(i.node.Engine))
+	made, err := node.New(c, "inside", log, node.WithEngine(i.node.Engine), node.WithInputs(i.node.Inputs))
 	if err != nil {
 		return errors.Join(fmt.Errorf("%s cannot start: %w", i.node.Name, err), file.Close())
 	}

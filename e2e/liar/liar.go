@@ -1,6 +1,7 @@
-// Package liar is a build engine that tells something else than it built: the
-// real one below it, and one altered byte. Stories of liars use it; the product
-// has no such switch.
+// Package liar is a build node's lies, each around the real thing: an engine that
+// tells something else than it built, a way to the others that contradicts itself, and
+// inputs that others do not have. Stories of liars use it; the product has no such
+// switch.
 package liar
 
 import (

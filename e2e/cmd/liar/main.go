@@ -5,7 +5,9 @@
 //
 // $PYRSIA_LIE is a number: the node lies about what it built; liars with equal
 // numbers lie alike. $PYRSIA_EQUIVOCATE=yes: it says one thing to these members
-// and another to those. $PYRSIA_ENGINE=local: it builds without BuildKit.
+// and another to those. $PYRSIA_FORGE is the end of a path: the locks that it asks
+// others to hold say of that file what is not so. $PYRSIA_ENGINE=local: it builds
+// without BuildKit.
 package main
 
 import (
@@ -26,6 +28,7 @@ import (
 	"github.com/pyrsia/appliance/modules/build/buildkit/relay"
 	"github.com/pyrsia/appliance/modules/build/buildtest"
 	"github.com/pyrsia/appliance/modules/identity"
+	"github.com/pyrsia/appliance/modules/publish"
 	"github.com/pyrsia/appliance/modules/quorum"
 	"github.com/pyrsia/appliance/modules/record"
 )
@@ -84,6 +87,9 @@ func options(c *config.Config) (options []node.Option, err error) {
 		options = append(options, node.WithTransport(func(t quorum.Transport) quorum.Transport {
 			return &liar.Equivocator{Transport: t, Self: keys.Identity(), Vote: keys.Signers().Vote, Genesis: record.Digest(genesis)}
 		}))
+	}
+	if path := os.Getenv("PYRSIA_FORGE"); path != "" {
+		options = append(options, node.WithInputs(func(i publish.Inputs) publish.Inputs { return liar.Inputs{Inputs: i, Path: path} }))
 	}
 	number := os.Getenv("PYRSIA_LIE")
 	if number == "" {
