@@ -72,7 +72,7 @@ func page(rows []result, machine string, left int) string {
 		b.WriteString(r.row())
 	}
 	if slices.ContainsFunc(rows, func(r result) bool { return !r.Clocks && r.Outcome == reproduced }) {
-		b.WriteString("\n¹ built on two machines that differed as above, but for time, the user's name and a step's host name.\n")
+		b.WriteString("\n¹ built on two machines that differed as above, but for time: the C library of the builder image is older than what varies it.\n")
 	}
 	if reasons := unlike(rows); reasons != "" {
 		b.WriteString("\n## What did not come out as released, and why\n\n" + reasons)

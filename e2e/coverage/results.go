@@ -44,12 +44,16 @@ type result struct {
 	Reason  string        `json:"reason,omitempty"`
 	Causes  []string      `json:"causes,omitempty"` // by the node's reports of differences
 	Date    string        `json:"date"`
-	Clocks  bool          `json:"clocks"` // the two machines differed in time and in the user's name, too
+	Clocks  bool          `json:"clocks"` // the two machines differed in time, too
 }
+
+// old is the Debian suite of builder images in which time cannot be varied (vary).
+const old = "bullseye"
 
 // describe takes what the recipe says.
 func (r *result) describe(made *record.Recipe) {
 	r.JDK = made.Builder.Repository() + ":" + made.Builder.Version()
+	r.Clocks = made.Builder.Version() != old
 	r.Umask, r.Newline, r.Files = made.Environment.Umask, made.Environment.Newline, len(made.Outputs)
 	modules := map[artifact.PURL]bool{}
 	for _, o := range made.Outputs {

@@ -3,7 +3,8 @@
 // `make coverage` alone, and varies only steps in a root that has a JDK: builder images
 // are bootstrapped as they are.
 //
-// Time is libfaketime's, in VARY_TIME, from the library in VARY_LIBRARY.
+// Time is libfaketime's, in VARY_TIME, from the library in VARY_LIBRARY; in a root of
+// Debian 11 or older it is not varied.
 package main
 
 import (
@@ -51,6 +52,13 @@ const (
 	host    = "elsewhere"
 )
 
+// loads tells whether a root's C library can load this machine's libfaketime, which is
+// linked with a glibc of 2.34 or later. Where it cannot, time is not varied.
+func loads(root string) bool {
+	library, err := os.ReadFile(filepath.Join(root, "lib/x86_64-linux-gnu/libc.so.6"))
+	return err == nil && bytes.Contains(library, []byte("GLIBC_2.34\x00"))
+}
+
 func change(bundle string) error {
 	path := filepath.Join(bundle, "config.json")
 	data, err := os.ReadFile(path)
@@ -75,12 +83,15 @@ func change(bundle string) error {
 	variables, _ := process["env"].([]any)
 	variables = append(variables, "USER="+user, "LOGNAME="+user)
 	mounts, _ := config["mounts"].([]any)
-	if from := os.Getenv("VARY_LIBRARY"); from != "" {
+	if from := os.Getenv("VARY_LIBRARY"); from != "" && loads(root) {
 		mounts = append(mounts, bind(from, library))
 		variables = append(variables, "LD_PRELOAD="+library, "FAKETIME="+os.Getenv("VARY_TIME"),
 			// Clocks that only go on, and the times of files, are this machine's: what
 			// waits would wait for ever, and what is new would be old.
-			"DONT_FAKE_MONOTONIC=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1")
+			"DONT_FAKE_MONOTONIC=1", "FAKETIME_DONT_FAKE_MONOTONIC=1", "NO_FAKE_STAT=1",
+			// What is meant for an older glibc ends every timed wait of a JVM at once, so
+			// that its own threads take most of the only processor.
+			"FAKETIME_FORCE_MONOTONIC_FIX=0")
 	}
 	passwd, err := users(root, bundle)
 	if err != nil {
