@@ -5,12 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/pyrsia/appliance/appliance/control"
 	"github.com/pyrsia/appliance/modules/artifact"
-	"github.com/spf13/cobra"
+	"github.com/pyrsia/appliance/modules/build/buildkit/display"
 )
 
 const plexus = "pkg:maven/org.codehaus.plexus/plexus-archiver@4.10.2"
@@ -283,17 +286,63 @@ func writeOutputs(w io.Writer, s style, outputs []control.Output) {
 
 func buildLogsCommand(a *app) *cobra.Command {
 	var follow bool
+	var progress string
 	cmd := &cobra.Command{
-		Use:     "logs ID|PURL",
-		Short:   "What this node's own build printed",
-		Example: "  pyrsia build logs " + plexus + "\n  pyrsia build logs --follow 7f3a9c21",
+		Use:   "logs ID|PURL",
+		Short: "What this node's own build printed",
+		Long: `What this node's own build printed. On a terminal a build that is followed is shown
+as BuildKit shows it: each step with its time, and the last lines of those under way.`,
+		Example: "  pyrsia build logs " + plexus + "\n  pyrsia build logs --follow 7f3a9c21\n  pyrsia build logs -f --progress plain 7f3a9c21 > build.log",
 		Args:    exactly("ID|PURL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			shown, err := a.display(progress, follow)
+			if err != nil {
+				return err
+			}
 			client := a.client()
 			defer client.Close()
-			return client.BuildLogs(cmd.Context(), args[0], follow, a.out)
+			if shown == nil {
+				return client.BuildLogs(cmd.Context(), args[0], follow, a.out)
+			}
+			return piped(
+				func(w io.Writer) error { return client.BuildLogs(cmd.Context(), args[0], follow, w) },
+				func(r io.Reader) error { return display.Show(cmd.Context(), r, shown) },
+			)
 		},
 	}
 	cmd.Flags().BoolVarP(&follow, "follow", "f", false, "go on until the build has ended")
+	cmd.Flags().StringVar(&progress, "progress", "auto", "`HOW` to show it: auto, plain (lines) or tty")
 	return cmd
+}
+
+// display is the terminal that a build is shown on, nil for plain lines.
+func (a *app) display(progress string, follow bool) (*os.File, error) {
+	terminal, is := a.out.(*os.File)
+	is = is && isTerminal(terminal)
+	switch {
+	case progress == "plain", progress == "auto" && (!is || !follow):
+		return nil, nil
+	case progress != "auto" && progress != "tty":
+		return nil, fmt.Errorf("--progress %s: want auto, plain or tty", progress)
+	case !is:
+		return nil, errors.New("--progress tty: the output is no terminal; leave it out, or take plain")
+	}
+	return terminal, nil
+}
+
+// piped has one read what the other writes. The writer's error is the cause of both.
+func piped(write func(io.Writer) error, read func(io.Reader) error) error {
+	reader, writer := io.Pipe()
+	written := make(chan error, 1)
+	go func() {
+		err := write(writer)
+		writer.Close() //nolint:errcheck // it cannot fail
+		written <- err
+	}()
+	err := read(reader)
+	reader.CloseWithError(err) // a reader that gives up ends the writing
+	if failed := <-written; failed != nil && err == nil {
+		return failed
+	}
+	return err
 }

@@ -45,6 +45,7 @@ var completers = map[string]completer{
 var flagCompleters = map[string]completer{
 	"peer add --id":           asking(connected),
 	"mirror add --unverified": oneOf("refuse", "build", "pass"),
+	"build logs --progress":   oneOf("auto", "plain", "tty"),
 }
 
 // complete teaches a tree of verbs what their arguments may be.
