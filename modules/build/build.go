@@ -41,6 +41,11 @@ type Job struct {
 
 	Folder string    // existing and empty; outputs are left here, the caller removes it
 	Log    io.Writer // what a person reads while the build runs; never nil
+
+	// Remains is a path at which Build may leave a gzipped tar of what failing commands
+	// left where the outputs would have been; "" where nobody wants it. An engine need
+	// not.
+	Remains string
 }
 
 // File is one output.

@@ -174,6 +174,7 @@ func (e *Engine) Resolve(ctx context.Context, job build.Job, mirror http.Handler
 // run is one job on one buildkitd.
 type run struct {
 	plan        *plan
+	packer      []string // the relay's program, to pack what a failed command left
 	client      *client.Client
 	attachments []session.Attachable
 }
@@ -216,7 +217,7 @@ func (e *Engine) run(ctx context.Context, job build.Job, relay *relayPlan, do fu
 		p.log.say("on the worker %s", address)
 	}
 	e.prune(ctx, c, address, limits.Cache, p.log)
-	err = e.explain(ctx, p, do(ctx, &run{plan: p, client: c}))
+	err = e.explain(ctx, p, do(ctx, &run{plan: p, packer: e.config.Relay, client: c}))
 	e.unclaim(address, fault(ctx, err))
 	return err
 }
@@ -339,6 +340,9 @@ func (r *run) solve(ctx context.Context, state llb.State, x *export) ([]build.Fi
 	}
 	files, err := r.receive(x, func(entry client.ExportEntry) error {
 		options.Exports = []client.ExportEntry{entry}
+		if r.plan.job.Remains != "" && len(r.packer) > 0 && r.plan.job.Recipe.Builder != "" {
+			return r.build(ctx, definition, options)
+		}
 		return r.follow(ctx, definition, options)
 	})
 	if err != nil {

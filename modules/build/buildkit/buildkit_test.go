@@ -1,7 +1,12 @@
 package buildkit_test
 
 import (
+	"archive/tar"
+	"compress/gzip"
 	"errors"
+	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -39,7 +44,94 @@ func TestEngine(t *testing.T) {
 	})
 	t.Run("limit of memory", func(t *testing.T) { testMemory(t, engines[0]) })
 	t.Run("limit of processes", func(t *testing.T) { testProcesses(t, engines[0]) })
+	t.Run("limit of processors", func(t *testing.T) { testProcessors(t, engines[0]) })
+	t.Run("remains", func(t *testing.T) { testRemains(t, engines[0]) })
 	t.Run("limit of disk", func(t *testing.T) { testDisk(t, engines[0]) })
+}
+
+// testRemains: what a failing command left where the outputs would be is there to look
+// at, and nothing else of the build or of this machine. A build that comes out leaves none.
+func testRemains(t *testing.T, e *buildkit.Engine) {
+	b := buildtest.NewBench(t)
+	log := new(buildtest.Log)
+	job := b.Job(b.Recipe(`mkdir -p out/deep; echo "1 failed" > out/deep/report.txt; ln -s /etc/passwd out/link; echo x > aside; printf '#!/bin/sh\necho evil' > /bin/tar; exit 3`), log)
+	if _, err := e.Build(t.Context(), job); !errors.Is(err, build.ErrFailed) || !strings.Contains(err.Error(), "exit code 3") {
+		t.Fatalf("%v; want ErrFailed\n%s", err, log)
+	}
+	file, err := os.Open(job.Remains)
+	if err != nil {
+		t.Fatalf("%v\n%s", err, log)
+	}
+	defer file.Close()
+	plain, err := gzip.NewReader(file)
+	must(t, err)
+	found := map[string]string{}
+	for entries := tar.NewReader(plain); ; {
+		h, err := entries.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		must(t, err)
+		content, err := io.ReadAll(entries)
+		must(t, err)
+		found[h.Name] = string(content)
+	}
+	want := map[string]string{"out/": "", "out/deep/": "", "out/deep/report.txt": "1 failed\n", "out/link": ""}
+	if !maps.Equal(found, want) {
+		t.Errorf("%q, want %q\n%s", found, want, log)
+	}
+	for _, command := range []string{"exit 3", "mkdir out; echo a > out/tiny.txt"} {
+		job := b.Job(b.Recipe(command), new(buildtest.Log))
+		if _, err := e.Build(t.Context(), job); err != nil && !errors.Is(err, build.ErrFailed) {
+			t.Error(err)
+		}
+		if _, err := os.Stat(job.Remains); !errors.Is(err, fs.ErrNotExist) {
+			t.Errorf("%s leaves something: %v", command, err)
+		}
+	}
+}
+
+// testProcessors looks at the limit as the step's own control group has it.
+func testProcessors(t *testing.T, e *buildkit.Engine) {
+	b := buildtest.NewBench(t)
+	r := b.Recipe(`cat /sys/fs/cgroup/cpu.max /sys/fs/cgroup/cpu/cpu.cfs_quota_us 2> none || true; exit 3`)
+	r.Limits.CPUs = 250 // thousandths
+	log := new(buildtest.Log)
+	if _, err := e.Build(t.Context(), b.Job(r, log)); !errors.Is(err, build.ErrFailed) {
+		t.Fatal(err)
+	}
+	if !strings.Contains(log.String(), "   25000") {
+		t.Errorf("a quarter of a processor is not 25 of 100 ms:\n%s", log)
+	}
+}
+
+// TestTwoWorkers: of two workers that answer, the one with less to do gets the next build.
+func TestTwoWorkers(t *testing.T) {
+	one, two := buildkittest.Start(t), buildkittest.Start(t)
+	e := newEngine(t, one)
+	must(t, e.SetLimits(buildkit.Limits{Addresses: []string{one.Address, two.Address}}))
+	b := buildtest.NewBench(t)
+	second := new(buildtest.Log)
+	ended := make(chan error, 1)
+	first := new(buildtest.Log)
+	follow := buildtest.Watch("started", func() {
+		_, err := e.Build(t.Context(), b.Job(b.Recipe(`echo second; exit 3`), second))
+		ended <- err
+	})
+	_, err := e.Build(t.Context(), b.Job(b.Recipe(`echo sta""rted; sleep 1; exit 3`), io.MultiWriter(first, follow)))
+	for _, err := range []error{err, <-ended} {
+		if !errors.Is(err, build.ErrFailed) {
+			t.Error(err)
+		}
+	}
+	on := func(log *buildtest.Log) string {
+		_, rest, _ := strings.Cut(log.String(), "on the worker ")
+		address, _, _ := strings.Cut(rest, "\n")
+		return address
+	}
+	if a, b := on(first), on(second); a == b || a == "" || b == "" {
+		t.Errorf("the builds ran on %q and %q", a, b)
+	}
 }
 
 func testMemory(t *testing.T, e *buildkit.Engine) {

@@ -72,9 +72,17 @@ func newPlan(ctx context.Context, job build.Job, scratch string) *plan {
 		policy: []*spb.Rule{{
 			Action:   spb.PolicyAction_DENY,
 			Selector: &spb.Selector{Identifier: ".*", MatchType: spb.MatchType_REGEX},
+		}, {
+			// Packed after a failure, when the policy is fixed already. Like all inputs
+			// it is of our own layout.
+			Action:   spb.PolicyAction_ALLOW,
+			Selector: &spb.Selector{Identifier: "oci-layout://pyrsia.invalid/" + remainsSource + "@*", MatchType: spb.MatchType_WILDCARD},
 		}},
 	}
 }
+
+// remainsSource is the input that packs what a failed command left.
+const remainsSource = "remains"
 
 // source is an image of our own layers as a state, allowed by the source policy
 // under exactly its digest.

@@ -96,7 +96,7 @@ func (b *Bench) Job(r *record.Recipe, log io.Writer) build.Job {
 	b.t.Helper()
 	return build.Job{
 		ID: b.t.Name(), Recipe: r, Lock: &b.Lock, Open: b.open, Builder: b.image.Manifest,
-		Folder: b.t.TempDir(), Log: log,
+		Folder: b.t.TempDir(), Log: log, Remains: filepath.Join(b.t.TempDir(), "remains.tar.gz"),
 	}
 }
 

@@ -4,7 +4,8 @@
 // the node's recording mirror answers.
 //
 // It exists because a build tool such as Maven speaks HTTP to a port and cannot
-// speak it to a socket.
+// speak it to a socket. Beside that it packs what a failed build left: nothing that the
+// build itself could have changed may run outside its limits.
 package relay
 
 import (
@@ -27,8 +28,15 @@ const (
 // Run is the program: relay SOCKET ADDRESS -- COMMAND [ARGUMENT…]. It listens
 // on ADDRESS ("127.0.0.1:7889"), runs COMMAND with this process's standard
 // streams and environment, and returns its exit code. Messages of the relay
-// itself go to stderr.
+// itself go to stderr. Instead of that it is also: relay pack FOLDER PLACE… (Pack).
 func Run(arguments []string, stderr io.Writer) int {
+	if len(arguments) > 2 && arguments[0] == "pack" {
+		if err := Pack(os.Stdout, arguments[1], arguments[2:]); err != nil {
+			fmt.Fprintf(stderr, "relay: %v\n", err)
+			return exitUsage
+		}
+		return 0
+	}
 	if len(arguments) < 4 || arguments[2] != "--" {
 		fmt.Fprintln(stderr, "relay: want SOCKET ADDRESS -- COMMAND")
 		return exitUsage
