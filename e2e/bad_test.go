@@ -1,7 +1,11 @@
 package e2e
 
 import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
 	"context"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -142,8 +146,34 @@ func otherSource(t *testing.T, w *world) {
 func brokenRecipe(t *testing.T, w *world) {
 	c, ctx := w.network(t), timely(t)
 	failed(t, ctx, c, "broken", "exit")
+	if w.kind == cluster.Processes {
+		remains(t, ctx, c.Node(0))
+	}
 	if a := get(t, ctx, c.Regular(0), mavenPath("broken")); a.status != 404 {
 		t.Errorf("status %d for what is not published, want 404", a.status)
+	}
+}
+
+// remains wants what the failed command left: the output, which is half of one.
+func remains(t *testing.T, ctx context.Context, n *cluster.Node) {
+	t.Helper()
+	client := n.Client()
+	defer client.Close()
+	var packed bytes.Buffer
+	if err := client.Remains(ctx, string(library("broken")), &packed); err != nil {
+		t.Fatal(err)
+	}
+	plain, err := gzip.NewReader(&packed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries := tar.NewReader(plain)
+	h, err := entries.Next()
+	if err != nil || h.Name != "out.jar" {
+		t.Fatalf("%v, %v; want out.jar", h, err)
+	}
+	if content, err := io.ReadAll(entries); err != nil || string(content) != "half\n" {
+		t.Errorf("%q, %v", content, err)
 	}
 }
 

@@ -88,7 +88,7 @@ var libraries = map[string]story{
 	"role-two":     {},
 	"apart1":       {}, "apart2": {}, "apart3": {}, "apart4": {},
 	"set-back1": {}, "set-back2": {}, "set-back3": {},
-	"broken": {commands: []string{"echo this recipe cannot work", "exit 3"}},
+	"broken": {commands: []string{"echo this recipe cannot work", "echo half > out.jar; exit 3"}},
 	// Different words, or BuildKit would take the second from its cache.
 	"kill-build": {commands: []string{"sleep 8; : one killed"}},
 	"kill-all":   {commands: []string{"sleep 8; : all killed"}},

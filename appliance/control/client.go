@@ -225,7 +225,16 @@ func (c *Client) PutFile(ctx context.Context, r io.Reader) (artifact.Descriptor,
 
 // File implements Node.
 func (c *Client) File(ctx context.Context, digest artifact.SHA256, w io.Writer) error {
-	body, err := c.open(ctx, http.MethodGet, "/v1/file", url.Values{"sha256": {digest.String()}}, nil)
+	return c.content(ctx, "/v1/file", url.Values{"sha256": {digest.String()}}, w)
+}
+
+// Remains implements Node.
+func (c *Client) Remains(ctx context.Context, ref string, w io.Writer) error {
+	return c.content(ctx, "/v1/build/remains", url.Values{"ref": {ref}}, w)
+}
+
+func (c *Client) content(ctx context.Context, path string, query url.Values, w io.Writer) error {
+	body, err := c.open(ctx, http.MethodGet, path, query, nil)
 	if err != nil {
 		return err
 	}

@@ -94,6 +94,10 @@ type Builder interface {
 	// members go on with what is on the chain.
 	CancelBuild(ctx context.Context, ref string) error
 
+	// Remains writes a gzipped tar of what the commands of this node's own build left
+	// where outputs would have been, when they failed. It is kept for a while.
+	Remains(ctx context.Context, ref string, w io.Writer) error
+
 	// Workers are the buildkitd instances that this node builds with, as they are now.
 	Workers(ctx context.Context) ([]Worker, error)
 

@@ -157,6 +157,13 @@ func (m *memory) File(_ context.Context, digest artifact.SHA256, w io.Writer) er
 	return m.fail
 }
 
+func (m *memory) Remains(_ context.Context, ref string, w io.Writer) error {
+	if m.fail == nil {
+		fmt.Fprintf(w, "remains of %s", ref)
+	}
+	return m.fail
+}
+
 func (m *memory) Inputs(_ context.Context, ref string) ([]Input, error) {
 	return []Input{{Kind: "maven", Path: ref, Role: "plugin", Proof: record.ProofChain}}, m.fail
 }
@@ -247,6 +254,9 @@ func ask(ctx context.Context, n Node) (answers []string, failures []error) {
 	var content bytes.Buffer
 	err = n.File(ctx, artifact.SHA256{1, 2}, &content)
 	one(content.String(), err)
+	var remains bytes.Buffer
+	err = n.Remains(ctx, "b1", &remains)
+	one(remains.String(), err)
 	workers, err := n.Workers(ctx)
 	one(workers, err)
 	inputs, err := n.Inputs(ctx, "b1")

@@ -85,6 +85,9 @@ func New(node Node) *Server {
 		return node.PutFile(r.Context(), r.Body)
 	}))
 	s.mux.HandleFunc("GET /v1/file", s.file)
+	s.mux.HandleFunc("GET /v1/build/remains", func(w http.ResponseWriter, r *http.Request) {
+		content(w, func(w io.Writer) error { return node.Remains(r.Context(), r.FormValue("ref"), w) })
+	})
 	s.mux.HandleFunc("POST /v1/explain", list(func(r *http.Request) ([]Input, error) {
 		lock := new(record.Lock)
 		if err := json.NewDecoder(r.Body).Decode(lock); err != nil {
@@ -307,8 +310,13 @@ func (s *Server) file(w http.ResponseWriter, r *http.Request) {
 		writeError(w, e, status)
 		return
 	}
+	content(w, func(w io.Writer) error { return s.node.File(r.Context(), digest, w) })
+}
+
+// content answers with bytes.
+func content(w http.ResponseWriter, write func(io.Writer) error) {
 	sent := &counting{Writer: w}
-	if err := s.node.File(r.Context(), digest, sent); err != nil {
+	if err := write(sent); err != nil {
 		if sent.n > 0 {
 			panic(http.ErrAbortHandler) // the caller learns that the answer is cut off
 		}

@@ -589,6 +589,34 @@ func (n *Node) BuildLogs(ctx context.Context, ref string, follow bool, w io.Writ
 	return nil
 }
 
+// Remains implements control.Builder.
+func (n *Node) Remains(ctx context.Context, ref string, w io.Writer) error {
+	b, err := n.find(ctx, ref)
+	if err != nil {
+		return err
+	}
+	none := control.WithHint(fmt.Errorf("%w: this node has nothing that a failed build of %s left", control.ErrNotFound, b.ID),
+		"it is kept on the node that built, for a while; `pyrsia build logs` says whether it was")
+	builder := n.builder.Load()
+	a, err := n.attemptOf(b)
+	if err != nil {
+		return err
+	}
+	if builder == nil || a == nil {
+		return none
+	}
+	file, err := builder.member.Remains(a.ID)
+	if errors.Is(err, publish.ErrUnknown) {
+		return none
+	}
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	_, err = io.Copy(w, file)
+	return err
+}
+
 func (n *Node) logPaths(builder *builder, b control.Build) []string {
 	paths := []string{builder.member.LogPath(b.ID)}
 	if a, err := n.attemptOf(b); err == nil && a != nil {

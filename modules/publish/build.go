@@ -43,12 +43,13 @@ func (m *Member) build(ctx context.Context, a *ledger.Attempt) (err error) {
 		return err
 	}
 	defer os.RemoveAll(folder)
-	job := build.Job{ID: a.ID.String(), Recipe: recipe, Lock: lock, Open: m.store.Open, Folder: folder, Log: log}
+	job := build.Job{ID: a.ID.String(), Recipe: recipe, Lock: lock, Open: m.store.Open, Folder: folder, Log: log, Remains: m.remainsPath(a.ID)}
 	if len(lock.Builder) > 0 {
 		job.Builder = lock.Builder[0].SHA256
 	}
 	fmt.Fprintf(log, "building %s, attempt %d\n", recipe.Package, a.Attempt.Number)
 	files, err := m.engine.Build(ctx, job)
+	m.trimRemains()
 	if err != nil {
 		fmt.Fprintf(log, "error: %v\n", err)
 		return m.failed(a, err)
@@ -63,6 +64,44 @@ func (m *Member) failed(a *ledger.Attempt, err error) error {
 		m.tell(Note{Kind: NoteFailed, Recipe: a.Attempt.Recipe, Attempt: a.Attempt.Number, Lock: a.Attempt.Lock.SHA256, Text: err.Error()})
 	}
 	return err
+}
+
+// maxRemains is how many failed builds have kept what their commands left: the newest
+// ones, each of some hundred megabytes at the most.
+const maxRemains = 16
+
+func (m *Member) remainsPath(attempt record.Hash) string {
+	return m.buildFolder(attempt.String() + ".remains")
+}
+
+// trimRemains removes what the oldest failed builds left.
+func (m *Member) trimRemains() {
+	paths, err := filepath.Glob(m.buildFolder("*.remains"))
+	if err != nil || len(paths) <= maxRemains {
+		return
+	}
+	ages := map[string]time.Time{}
+	for _, path := range paths {
+		if info, err := os.Stat(path); err == nil {
+			ages[path] = info.ModTime()
+		}
+	}
+	slices.SortFunc(paths, func(a, b string) int { return ages[b].Compare(ages[a]) })
+	for _, path := range paths[maxRemains:] {
+		if err := m.Disk.RemoveAll(path); err != nil {
+			m.Log.Warn("cannot remove what is left of old builds", "error", err)
+		}
+	}
+}
+
+// Remains is a gzipped tar of what the commands of this node's build of an attempt left
+// when they failed, or ErrUnknown; the caller closes it.
+func (m *Member) Remains(attempt record.Hash) (*os.File, error) {
+	file, err := os.Open(m.remainsPath(attempt))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrUnknown
+	}
+	return file, err
 }
 
 func buildKey(attempt record.Hash) string { return "build " + attempt.String() }

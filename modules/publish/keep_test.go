@@ -1,16 +1,20 @@
 package publish_test
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/build"
 	"github.com/pyrsia/appliance/modules/chain/chaintest"
 	"github.com/pyrsia/appliance/modules/ledger"
 	"github.com/pyrsia/appliance/modules/publish"
+	"github.com/pyrsia/appliance/modules/record"
 )
 
 // TestKeep: logs, ended requests and what was not published go when they are as old as
@@ -188,4 +192,62 @@ func output(a *ledger.Attempt) artifact.SHA256 {
 		return chaintest.Describe([]byte("content of good-1.jar")).SHA256
 	}
 	return chaintest.Describe([]byte("node 0 of bad-1.jar")).SHA256
+}
+
+// TestRemains: what a failed build left is there until it is too old, and what too many
+// others left goes with the oldest.
+func TestRemains(t *testing.T) {
+	recipe := chaintest.Recipe(pkg, "hello")
+	run(t, 3, func(t *testing.T, w *world) {
+		w.everybodyHas(recipe)
+		for _, node := range w.nodes {
+			node.build = func(int) (string, error) { return "", fmt.Errorf("make: %w", build.ErrFailed) }
+			node.start(0, false)
+		}
+		builds := filepath.Join(w.nodes[0].folder, "builds")
+		for i := range 20 { // of earlier builds
+			name := filepath.Join(builds, fmt.Sprintf("%064x.remains", i+1))
+			if err := os.WriteFile(name, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Chtimes(name, time.Now(), time.Unix(int64(i), 0)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		member := w.nodes[0].alive().member
+		if _, err := member.RequestBuild(pkg); err != nil {
+			t.Fatal(err)
+		}
+		w.until("the build has failed", func() bool { return w.nodes[0].builds > 0 && w.newest(recipe).ID != record.Hash{} })
+		time.Sleep(time.Minute)
+		id := w.newest(recipe).ID
+		file, err := member.Remains(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(file)
+		if err != nil || string(content) != "remains of "+w.nodes[0].folder {
+			t.Errorf("%q, %v", content, err)
+		}
+		if err := file.Close(); err != nil {
+			t.Error(err)
+		}
+		if left := files(t, builds, "*.remains"); len(left) != 16 {
+			t.Errorf("%d builds have remains", len(left))
+		}
+		if _, err := member.Remains(record.Hash{1}); !errors.Is(err, publish.ErrUnknown) {
+			t.Errorf("of no build: %v", err)
+		}
+		member.SetLimits(publish.Limits{Parallel: 1, Deadline: 2 * time.Hour, Keep: time.Hour})
+		time.Sleep(5 * time.Hour) // the attempt has expired
+		for _, name := range files(t, builds, "*.remains") {
+			if err := os.Chtimes(name, time.Now(), time.Now().Add(-2*time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(time.Hour)
+		if left := files(t, builds, "*.remains"); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+	})
 }

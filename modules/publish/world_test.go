@@ -517,6 +517,7 @@ func (l *life) Build(ctx context.Context, job build.Job) (files []build.File, er
 		l.node.mu.Unlock()
 		var content string
 		if content, err = l.node.build(try); err != nil {
+			err = errors.Join(err, os.WriteFile(job.Remains, []byte("remains of "+l.node.folder), 0o600))
 			return
 		}
 		files, err = outputs(job, content)

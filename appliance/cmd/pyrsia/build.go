@@ -20,7 +20,7 @@ const plexus = "pkg:maven/org.codehaus.plexus/plexus-archiver@4.10.2"
 
 func buildCommand(a *app) *cobra.Command {
 	return group("build", "Ask for builds and see how they go", "  pyrsia build request --wait "+plexus+"\n  pyrsia build list",
-		buildRequestCommand(a), buildListCommand(a), buildStatusCommand(a), buildLogsCommand(a), buildDiffCommand(a), buildDepsCommand(a), buildCancelCommand(a), buildWorkersCommand(a))
+		buildRequestCommand(a), buildListCommand(a), buildStatusCommand(a), buildLogsCommand(a), buildRemainsCommand(a), buildDiffCommand(a), buildDepsCommand(a), buildCancelCommand(a), buildWorkersCommand(a))
 }
 
 func buildRequestCommand(a *app) *cobra.Command {

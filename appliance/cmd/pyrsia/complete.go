@@ -35,6 +35,7 @@ var completers = map[string]completer{
 	"build request": first(asking(recipePackages)),
 	"build status":  first(asking(buildPackages)),
 	"build logs":    first(asking(buildPackages)),
+	"build remains": first(asking(buildPackages)),
 	"log inspect":   first(asking(buildPackages)),
 	"log prove":     first(asking(keptFiles)),
 	"sources":       first(asking(keptFiles)),

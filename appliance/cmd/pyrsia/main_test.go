@@ -1,7 +1,9 @@
 package main
 
 import (
+	"archive/tar"
 	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"errors"
@@ -393,6 +395,24 @@ func (f fixed) BuildLogs(ctx context.Context, ref string, follow bool, w io.Writ
 		return fmt.Errorf("the log of %s has ended early: %w", ref, control.ErrUnavailable)
 	}
 	return nil
+}
+
+func (f fixed) Remains(ctx context.Context, ref string, w io.Writer) error {
+	b, err := f.Build(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if b.ID != "b1" {
+		return fmt.Errorf("%w: this node has nothing that a failed build of %s left", control.ErrNotFound, b.ID)
+	}
+	z := gzip.NewWriter(w)
+	t := tar.NewWriter(z)
+	content := "Tests run: 3, Failures: 1\n"
+	err = t.WriteHeader(&tar.Header{Typeflag: tar.TypeReg, Name: "target/surefire-reports/a\x1b.txt", Size: int64(len(content)), Mode: 0o644})
+	if err == nil {
+		_, err = io.WriteString(t, content)
+	}
+	return errors.Join(err, t.Close(), z.Close())
 }
 
 func (fixed) Recipes(context.Context) ([]control.Recipe, error) {
