@@ -140,8 +140,13 @@ func (m *Member) RequestState(r Request) (state, reason string) {
 	if r.Done {
 		return "published", ""
 	}
-	if _, err := m.chain.LiveRecipe(r.Package); err != nil {
+	live, err := m.chain.LiveRecipe(r.Package)
+	if err != nil {
 		return "recipe-pending", "the recipe waits for the endorsement of more than half of the build nodes"
+	}
+	if earlier := m.awaits(r, live); earlier != nil {
+		until := time.UnixMilli(earlier.Attempt.Deadline).UTC().Format(time.RFC3339)
+		return "waiting", fmt.Sprintf("attempt %d is open until %s: its outcome is this request's, or the next attempt begins then", earlier.Attempt.Number, until)
 	}
 	if r.Attempt != nil {
 		return "holding", "members get the locked files from their own upstreams"
@@ -153,6 +158,20 @@ func (m *Member) RequestState(r Request) (state, reason string) {
 		return "waiting", err.Error()
 	}
 	return "resolving", ""
+}
+
+// awaits is the attempt of others, or of an earlier request, that a request waits for the
+// end of; nil for none.
+func (m *Member) awaits(r Request, live *ledger.Recipe) *ledger.Attempt {
+	recipe, err := record.DecodeRecipe(live.Recipe)
+	if err != nil {
+		return nil
+	}
+	newest, err := m.chain.Newest(live.Hash, recipe.Platform)
+	if err != nil || !newest.Active(m.chain.Time()) || r.Attempt != nil && r.Attempt.Number <= newest.Attempt.Number {
+		return nil
+	}
+	return newest
 }
 
 func resolveKey(id string, number int64) string { return fmt.Sprintf("resolve %s %d", id, number) }
