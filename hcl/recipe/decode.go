@@ -511,15 +511,24 @@ func (d *decoder) overlaps(outputs []record.Output, at map[string]hcl.Range) {
 	}
 }
 
+// maxName bounds a published file's name, bytes: what file systems take.
+const maxName = 255
+
 func (d *decoder) output(block *hcl.Block, of artifact.PURL) record.Output {
 	c := d.content(block.Body, outputSchema, block.DefRange)
 	o := record.Output{File: block.Labels[0], Package: of}
 	if a, set := c.Attributes["package"]; set {
 		if s, ok := d.text(a); ok {
 			o.Package, _ = d.purl(s, a.Expr.Range())
+			if ok = ok && o.Package != ""; ok && o.Package.Type() != of.Type() {
+				d.fail(a.Expr.Range(), "Another kind of package", "The outputs of %s are packages of type %s, and this is one of type %s.", of, of.Type(), o.Package.Type())
+			}
 		}
 	}
 	at := block.LabelRanges[0]
+	if len(o.File) > maxName {
+		d.fail(at, "File name", "A name has at most %d bytes, and this one has %d.", maxName, len(o.File))
+	}
 	_, family := artifact.Name{Package: o.Package, File: o.File}.Family()
 	if err := artifact.CheckFile(o.File); err != nil || strings.Contains(o.File, "/") {
 		d.fail(at, "File name", "%q is no name of a file: want one path segment.", o.File)
@@ -574,8 +583,14 @@ func (d *decoder) supersedes(c content) string {
 	if _, set := c.Attributes["supersedes"]; !set {
 		return ""
 	}
-	digest := d.digest(c, "supersedes")
-	if digest.IsZero() {
+	s, ok := d.text(c.Attributes["supersedes"])
+	if !ok {
+		return ""
+	}
+	// "pyrsia recipe check" and others show a hash with its kind.
+	var digest artifact.SHA256
+	if err := digest.UnmarshalText([]byte(strings.TrimPrefix(s, "sha256:"))); err != nil || digest.IsZero() {
+		d.fail(c.Attributes["supersedes"].Expr.Range(), "Bad hash", `supersedes is the hash of another recipe: "sha256:" and 64 lower-case hexadecimal digits, as "pyrsia recipe list" shows it.`)
 		return ""
 	}
 	return digest.String()

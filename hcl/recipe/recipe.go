@@ -38,6 +38,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -70,7 +72,15 @@ func (e *Error) Error() string {
 	var b bytes.Buffer
 	// writing to a buffer does not fail
 	_ = hcl.NewDiagnosticTextWriter(&b, e.files, width, false).WriteDiagnostics(e.diagnostics)
-	return strings.TrimRight(b.String(), "\n")
+	return strings.Map(printable, strings.TrimRight(b.String(), "\n"))
+}
+
+// printable keeps what stands in a file, which is quoted, from steering a terminal.
+func printable(r rune) rune {
+	if r == '\n' || unicode.IsPrint(r) {
+		return r
+	}
+	return ' '
 }
 
 // Len is the number of problems.
@@ -171,7 +181,10 @@ func read(path string) ([]byte, error) {
 func Parse(source []byte, name string) (*record.Recipe, error) { return parseWith(source, name, nil) }
 
 func parseWith(source []byte, name string, folders *Folders) (*record.Recipe, error) {
-	file, problems := new(hcl.File), nesting.Check(source, name)
+	file, problems := new(hcl.File), plainText(source, name)
+	if !problems.HasErrors() {
+		problems = nesting.Check(source, name)
+	}
 	if !problems.HasErrors() {
 		file, problems = hclsyntax.ParseConfig(source, name, hcl.InitialPos)
 	}
@@ -185,6 +198,26 @@ func parseWith(source []byte, name string, folders *Folders) (*record.Recipe, er
 		return nil, &Error{diagnostics: d.diagnostics, files: map[string]*hcl.File{name: file}}
 	}
 	return r, nil
+}
+
+// plainText refuses what is no text at all, with one sentence instead of one for each byte.
+func plainText(source []byte, name string) hcl.Diagnostics {
+	first := 0
+	for first < len(source) {
+		r, size := utf8.DecodeRune(source[first:])
+		if r == 0 || r == utf8.RuneError && size == 1 {
+			break
+		}
+		first += size
+	}
+	if first == len(source) {
+		return nil
+	}
+	at := hcl.Pos{Line: 1 + bytes.Count(source[:first], []byte("\n")), Column: 1, Byte: first}
+	return hcl.Diagnostics{{
+		Severity: hcl.DiagError, Summary: "Not a text", Detail: "A recipe is text in UTF-8, and this file is not.",
+		Subject: &hcl.Range{Filename: name, Start: at, End: at},
+	}}
 }
 
 // File is a recipe and where it was read from.

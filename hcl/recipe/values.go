@@ -28,6 +28,11 @@ type item struct {
 // there is nothing to evaluate them with.
 func (d *decoder) value(e hcl.Expression) (cty.Value, bool) {
 	v, problems := e.Value(nil)
+	for _, p := range problems {
+		if p.Summary == "Variables not allowed" {
+			p.Detail = `A recipe has no variables. What the shell shall replace is $NAME, or $${NAME} with two dollars.`
+		}
+	}
 	d.diagnostics = append(d.diagnostics, problems...)
 	if problems.HasErrors() {
 		return v, false
@@ -173,7 +178,11 @@ func (d *decoder) digest(c content, name string) artifact.SHA256 {
 	}
 	var digest artifact.SHA256
 	if err := digest.UnmarshalText([]byte(s)); err != nil {
-		d.fail(a.Expr.Range(), "Bad digest", "%s is a SHA-256 digest: %s. This has %d characters.", name, "64 lower-case hexadecimal digits, as sha256sum prints them", len(s))
+		why := fmt.Sprintf("This has %d characters", len(s))
+		if len(s) == 64 {
+			why = "This has other characters"
+		}
+		d.fail(a.Expr.Range(), "Bad digest", "%s is a SHA-256 digest: 64 lower-case hexadecimal digits. %s.", name, why)
 		return artifact.SHA256{}
 	}
 	if digest.IsZero() {

@@ -31,6 +31,7 @@ const (
 // Spec is a buildspec's variables, expanded.
 type Spec struct {
 	name   string
+	begun  bool // by somebody's own variables; there is no file
 	values map[string]value
 }
 
@@ -91,7 +92,7 @@ func nested(data []byte) int {
 
 // New is a buildspec of variables that somebody gives, by name.
 func New(variables map[string]string) (*Spec, error) {
-	s := &Spec{name: "the recipe to begin", values: map[string]value{}}
+	s := &Spec{name: "the recipe to begin", begun: true, values: map[string]value{}}
 	for name, text := range variables {
 		if len(text) > maxValue {
 			return nil, fmt.Errorf("%w: %s has more than %d bytes", ErrMalformed, name, maxValue)
@@ -156,7 +157,7 @@ func (s *Spec) expand(a *syntax.Assign) value {
 	if a.Value == nil {
 		return v
 	}
-	config := &expand.Config{Env: environment{s, &v}, ProcSubst: func(*syntax.ProcSubst) (string, error) { return "", errRuns }}
+	config := &expand.Config{Env: environment{s, &v}, NoUnset: true, ProcSubst: func(*syntax.ProcSubst) (string, error) { return "", errRuns }}
 	config.CmdSubst = func(w io.Writer, c *syntax.CmdSubst) error {
 		text, err := filtered(config, c)
 		if err == nil {
@@ -170,6 +171,10 @@ func (s *Spec) expand(a *syntax.Assign) value {
 	}
 	text, err := expand.Literal(config, a.Value)
 	v.text = strings.TrimSpace(text)
+	var unset expand.UnsetParameterError
+	if errors.As(err, &unset) && unset.Node != nil && unset.Node.Param != nil {
+		err = fmt.Errorf("it refers to %s, which the buildspec does not set", unset.Node.Param.Value)
+	}
 	if err != nil {
 		v.text, v.err = "", err
 	}

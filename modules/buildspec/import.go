@@ -80,7 +80,7 @@ func (i *Importer) Import(ctx context.Context, s *Spec, e *Expected) (*Imported,
 	if m.expected == nil {
 		m.expected = new(Expected)
 	}
-	for _, step := range []func() error{m.identity, m.unsupported, m.toolchain, m.environment, m.command, m.source, m.maven, m.outputs} {
+	for _, step := range []func() error{m.identity, m.unsupported, m.toolchain, m.environment, m.command, m.source, m.maven, m.outputs, m.jarModes} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -202,7 +202,7 @@ func (m *making) toolchain() error {
 	}
 	builder, exact := m.Builders.choose(wanted)
 	if builder == "" {
-		return m.wrong("jdk", "jdk=%s: no builder image is known for JDK %d", jdk, wanted.major())
+		return m.wrong("jdk", "jdk=%s: no builder image is known for JDK %d; name one by --builder %d=PURL", jdk, wanted.major(), wanted.major())
 	}
 	if !exact && len(wanted) > 1 {
 		m.note("the release was rebuilt by JDK %s: the builder image %s has its own update of JDK %d", wanted, builder, wanted.major())
@@ -277,6 +277,9 @@ func (m *making) command() error {
 	if !commandPattern.MatchString(command) {
 		return m.wrong("command", "the command %.80q is not mvn with its arguments, in a folder perhaps (cd FOLDER && mvn …)", command)
 	}
+	if folder := path.Clean(words[1]); words[0] == "cd" && (path.IsAbs(folder) || folder == ".." || strings.HasPrefix(folder, "../")) {
+		return m.wrong("command", "the command goes to %s, which is not in the source", words[1])
+	}
 	m.arguments = words
 	if rest, plain := strings.CutPrefix(command, "mvn "); plain {
 		command = "mvn -B " + rest
@@ -335,11 +338,14 @@ func (m *making) source() error {
 	if missing == nil {
 		return nil
 	}
-	if !errors.Is(missing, ErrAbsent) {
+	if !errors.Is(missing, ErrAbsent) || m.spec.begun && m.Sources != nil {
 		return missing
 	}
 	of := m.sourceRelease()
 	err = m.archive(of)
+	if errors.Is(err, ErrAbsent) && m.spec.begun {
+		return fmt.Errorf("the release has no %s beside its other files to build from; name its git repository: --git URL --tag TAG", of.File())
+	}
 	if errors.Is(err, ErrAbsent) {
 		return fmt.Errorf("%w; and the release has no %s", missing, of.File())
 	}
@@ -370,7 +376,7 @@ func (m *making) modes() error {
 func (m *making) repository() (where string, err error) {
 	values, err := m.get("gitRepo", "gitTag", "newlineGit")
 	if err != nil {
-		return "its git repository", fmt.Errorf("%w (%w)", err, ErrAbsent)
+		return "its git repository", absent{err}
 	}
 	repository, tag := values[0], values[1]
 	where = repository + " at " + tag
@@ -390,8 +396,14 @@ func (m *making) repository() (where string, err error) {
 }
 
 func (m *making) absent(variable, format string, args ...any) error {
-	return fmt.Errorf("%w (%w)", m.wrong(variable, format, args...), ErrAbsent)
+	return absent{m.wrong(variable, format, args...)}
 }
+
+// absent is an error that is ErrAbsent, too, and says so in its own words.
+type absent struct{ error }
+
+// Unwrap is for package errors.
+func (a absent) Unwrap() []error { return []error{a.error, ErrAbsent} }
 
 // sourceRelease is the archive of its source that a release of the Apache and Plexus
 // projects has beside its other files.

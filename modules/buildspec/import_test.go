@@ -388,6 +388,43 @@ func TestModes(t *testing.T) {
 	}
 }
 
+// TestJarModes: what the build wrote into a jar is better evidence than the archive, whose
+// descriptor may set modes.
+func TestJarModes(t *testing.T) {
+	pack := func(mode fs.FileMode, name, content string) []byte {
+		var b bytes.Buffer
+		w := zip.NewWriter(&b)
+		header := &zip.FileHeader{Name: name}
+		header.SetMode(mode)
+		entry, err := w.CreateHeader(header)
+		if err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(entry, content)
+		if err := w.Close(); err != nil {
+			t.Fatal(err)
+		}
+		return b.Bytes()
+	}
+	for _, c := range []struct {
+		jar  []byte
+		want string
+	}{
+		{pack(0o664, "META-INF/maven/org.acme/thing/pom.properties", ""), "002"},
+		{pack(0o644, "META-INF/maven/org.acme/thing/pom.properties", ""), "022"},
+		{pack(0o664, "META-INF/LICENSE", ""), "022"},
+		{[]byte("no jar"), "022"},
+	} {
+		files := world(t)
+		files["org/acme/thing/1.0/thing-1.0-source-release.zip"] = pack(0o644, "thing-1.0/pom.xml", pom(`<groupId>org.acme</groupId><artifactId>thing</artifactId><version>1.0</version>`))
+		files["org/acme/thing/1.0/thing-1.0.jar"] = c.jar
+		made, err := imports(t, importer(t, files), spec, nil)
+		if err != nil || made.Recipe.Environment.Umask != c.want {
+			t.Errorf("%v, %v; want %s", made, err, c.want)
+		}
+	}
+}
+
 // TestNotWindows: crlf is not followed where the release shows that it was made elsewhere.
 func TestNotWindows(t *testing.T) {
 	for system, want := range map[string]string{"Windows": record.NewlineCRLF, "": record.NewlineCRLF, "Unix": ""} {

@@ -173,6 +173,9 @@ func (r *reading) umask() string {
 	return fmt.Sprintf("0%d%d", lacks(best>>3), lacks(best))
 }
 
+// unixSystem is, of the systems that APPNOTE.TXT 4.4.2 lists, the one with modes.
+const unixSystem = 3
+
 // readZip reads a source archive.
 func readZip(file *os.File) (*tree, error) {
 	info, err := file.Stat()
@@ -188,8 +191,7 @@ func readZip(file *os.File) (*tree, error) {
 		if entry.FileInfo().IsDir() {
 			continue
 		}
-		const unix = 3 // of the systems that APPNOTE.TXT 4.4.2 lists, the one with modes
-		if mode := entry.Mode().Perm(); entry.CreatorVersion>>8 == unix && mode&0o111 == 0 {
+		if mode := entry.Mode().Perm(); entry.CreatorVersion>>8 == unixSystem && mode&0o111 == 0 {
 			r.modes[mode]++
 		}
 		err := r.file(entry.Name, entry.Modified, int64(min(entry.UncompressedSize64, maxPOM+1)), func() (io.Reader, error) { return entry.Open() })

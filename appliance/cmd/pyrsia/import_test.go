@@ -217,7 +217,7 @@ func TestCommits(t *testing.T) {
 		{"--url ftp://x.example/y", "want an http or https address"},
 		{"--url " + base + "/none", "404"},
 		{"--maven a:b --repository " + base, "Maven coordinates"},
-		{"", "at least one"},
+		{"", "name one source"},
 	} {
 		if _, errOut, code := pyrsia(t, append([]string{"recipe", "source"}, strings.Fields(c.args)...)...); code == 0 || !strings.Contains(errOut, c.says) {
 			t.Errorf("%s: exit code %d, %s; want %q", c.args, code, errOut, c.says)

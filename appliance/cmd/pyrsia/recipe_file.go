@@ -31,7 +31,7 @@ signs. Nothing else changes, comments included, and neither does the recipe's ha
 		Args:    atLeast("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 1 && args[0] == "-" {
-				return a.formatRecipeStream(cmd.InOrStdin())
+				return a.formatRecipeStream(cmd.InOrStdin(), check)
 			}
 			return a.formatRecipes(args, check)
 		},
@@ -40,20 +40,29 @@ signs. Nothing else changes, comments included, and neither does the recipe's ha
 	return cmd
 }
 
-func (a *app) formatRecipeStream(in io.Reader) error {
+func (a *app) formatRecipeStream(in io.Reader, check bool) error {
+	if a.json {
+		return errors.New("--json and - do not go together: what comes out is the recipe")
+	}
 	source, err := io.ReadAll(io.LimitReader(in, maxBeside))
 	if err != nil {
 		return fmt.Errorf("standard input: %w", err)
 	}
 	formatted, err := a.formattedRecipe(source, "standard input")
-	if err == nil {
-		_, err = a.out.Write(formatted)
+	switch {
+	case err != nil:
+		return err
+	case check && !bytes.Equal(source, formatted):
+		return coded{exitUnformatted, errors.New("the recipe has another layout; `pyrsia recipe fmt` changes it")}
+	case check:
+		return nil
 	}
+	_, err = a.out.Write(formatted)
 	return err
 }
 
 func (a *app) formatRecipes(files []string, check bool) error {
-	layouts, unlike := []layout{}, 0
+	layouts, unlike := []layout{}, map[string][]byte{}
 	for _, file := range files {
 		source, err := readBeside(file)
 		if err != nil {
@@ -65,14 +74,17 @@ func (a *app) formatRecipes(files []string, check bool) error {
 		}
 		changed := !bytes.Equal(source, formatted)
 		if changed {
-			unlike++
-		}
-		if changed && !check {
-			if err := durable.Rewrite(file, formatted); err != nil {
-				return fmt.Errorf("%s was not changed: %w", file, err)
-			}
+			unlike[file] = formatted
 		}
 		layouts = append(layouts, layout{file, changed})
+	}
+	for _, l := range layouts { // all of them are recipes: a broken one changes none
+		if !l.Changed || check {
+			continue
+		}
+		if err := durable.Rewrite(l.File, unlike[l.File]); err != nil {
+			return fmt.Errorf("%s was not changed: %w", l.File, err)
+		}
 	}
 	err := a.show(layouts, func(w io.Writer, s style) {
 		for _, l := range layouts {
@@ -86,8 +98,8 @@ func (a *app) formatRecipes(files []string, check bool) error {
 			}
 		}
 	})
-	if err == nil && check && unlike > 0 {
-		err = coded{exitUnformatted, fmt.Errorf("%d of %d recipes have another layout; `pyrsia recipe fmt` changes it", unlike, len(files))}
+	if err == nil && check && len(unlike) > 0 {
+		err = coded{exitUnformatted, fmt.Errorf("%d of %d recipes have another layout; `pyrsia recipe fmt` changes it", len(unlike), len(files))}
 	}
 	return err
 }
@@ -272,6 +284,9 @@ func (n *newRecipe) run(ctx context.Context, ref string) error {
 	}
 	if err != nil {
 		return fmt.Errorf("no recipe: %w", err)
+	}
+	if !strings.Contains(n.command, " -P") {
+		made.Notes = append(made.Notes, "JDK, Maven, command, locale and working folder are assumed: many releases are built with a profile of their parent pom (-P…), without which sources and source archives are not made")
 	}
 	n.finish(&done, made, fmt.Sprintf("Begun by `pyrsia recipe new %s`.", purl))
 	return n.tell([]imported{done})

@@ -44,6 +44,8 @@ type importing struct {
 	builders   []string // JDK=PURL
 	force      bool
 	archive    bool // ask no git repository
+
+	written map[string]string // which file made which recipe in this run
 }
 
 // imported is what `recipe import --json` prints of each buildspec.
@@ -177,17 +179,31 @@ type commits struct{ input.Commits }
 func (c commits) Pack(ctx context.Context, repository, tag string, w io.Writer) (string, error) {
 	commit, err := c.Commits.Pack(ctx, repository, tag, w)
 	if errors.Is(err, input.ErrAbsent) {
-		err = fmt.Errorf("%w: %w", buildspec.ErrAbsent, err)
+		err = absentCommit{err}
 	}
 	return commit, err
 }
+
+// absentCommit is an error that is buildspec.ErrAbsent, too, and says so in its own words.
+type absentCommit struct{ error }
+
+// Unwrap is for package errors.
+func (a absentCommit) Unwrap() []error { return []error{a.error, buildspec.ErrAbsent} }
 
 // importsAtOnce is how many buildspecs are imported at once: most of the time goes into
 // waiting for the repository.
 const importsAtOnce = 4
 
 func (i *importing) each(ctx context.Context, importer *buildspec.Importer, files []string) []imported {
-	all := make([]imported, len(files))
+	all, made := make([]imported, len(files)), make([]*buildspec.Imported, len(files))
+	order := &inOrder{done: make([]bool, len(files)), do: func(n int) {
+		if made[n] != nil {
+			i.finish(&all[n], made[n], "Imported by `pyrsia recipe import` from "+filepath.Base(files[n])+".")
+		}
+		if len(files) > 1 && !i.app.json {
+			fmt.Fprintf(i.app.err, "%s: %s\n", strings.Map(printableOrSpace, files[n]), all[n].State)
+		}
+	}}
 	reminder := i.app.remind("importing")
 	defer reminder.stop()
 	slots := make(chan struct{}, importsAtOnce)
@@ -199,9 +215,9 @@ func (i *importing) each(ctx context.Context, importer *buildspec.Importer, file
 		}
 		running.Go(func() {
 			defer func() { <-slots }()
-			all[n] = i.one(ctx, importer, file)
-			if len(files) > 1 && !i.app.json {
-				reminder.print("importing", func() { fmt.Fprintf(i.app.err, "%s: %s\n", strings.Map(printableOrSpace, file), all[n].State) })
+			all[n], made[n] = i.one(ctx, importer, file)
+			if ctx.Err() == nil { // what was interrupted is not refused
+				reminder.print("importing", func() { order.ready(n) })
 			}
 		})
 	}
@@ -209,15 +225,30 @@ func (i *importing) each(ctx context.Context, importer *buildspec.Importer, file
 	return all
 }
 
-func (i *importing) one(ctx context.Context, importer *buildspec.Importer, file string) imported {
+// inOrder does things one after the other in their order, whichever is ready first: of two
+// buildspecs for one release it is always the same that makes the recipe.
+type inOrder struct {
+	mu   sync.Mutex
+	done []bool
+	next int
+	do   func(n int)
+}
+
+func (o *inOrder) ready(n int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for o.done[n] = true; o.next < len(o.done) && o.done[o.next]; o.next++ {
+		o.do(o.next)
+	}
+}
+
+func (i *importing) one(ctx context.Context, importer *buildspec.Importer, file string) (imported, *buildspec.Imported) {
 	done := imported{File: file, State: "imported", Notes: []string{}}
 	made, err := importSpec(ctx, importer, file)
 	if err != nil {
 		done.State, done.Reason, done.err = "refused", strings.Map(printableOrSpace, sentence(err)), err
-		return done
 	}
-	i.finish(&done, made, "Imported by `pyrsia recipe import` from "+filepath.Base(file)+".")
-	return done
+	return done, made
 }
 
 // finish writes a recipe that was made, and says so in done.
@@ -230,6 +261,15 @@ func (i *importing) finish(done *imported, made *buildspec.Imported, origin stri
 		return
 	}
 	done.Recipe = filepath.Join(i.output, made.Recipe.Package.Name()+"-"+made.Recipe.Package.Version()+".hcl")
+	if other, taken := i.written[done.Recipe]; taken {
+		done.err = fmt.Errorf("%s is of the same release, and made %s; give one of the two", other, done.Recipe)
+		done.State, done.Reason = "failed", sentence(done.err)
+		return
+	}
+	if i.written == nil {
+		i.written = map[string]string{}
+	}
+	i.written[done.Recipe] = done.File
 	if err := i.write(done.Recipe, done.text); err != nil {
 		done.State, done.Reason, done.err = "failed", sentence(err), err
 	}
@@ -275,6 +315,9 @@ func expectedBeside(stem string) (*buildspec.Expected, error) {
 	if err == nil {
 		expected, err = buildspec.ParseBuildinfo(data, stem+".buildinfo")
 	}
+	if err == nil && len(expected.Outputs) == 0 {
+		return nil, fmt.Errorf("%s.buildinfo names no output with its digest; correct it, or take it away", stem)
+	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
@@ -295,6 +338,9 @@ func readBeside(file string) ([]byte, error) {
 	info, err := os.Stat(file)
 	if err != nil {
 		return nil, err
+	}
+	if info.IsDir() {
+		return nil, fmt.Errorf("%s is a folder; want a file", file)
 	}
 	if !info.Mode().IsRegular() || info.Size() > maxBeside {
 		return nil, fmt.Errorf("%s: want a file of at most %d bytes", file, maxBeside)
@@ -352,6 +398,11 @@ func (i *importing) tell(all []imported) error {
 	if err := i.app.show(all, func(w io.Writer, s style) { writeImported(w, s, all, good) }); err != nil {
 		return err
 	}
+	if len(all) == 1 && !i.app.json {
+		for _, note := range all[0].Notes {
+			fmt.Fprintf(i.app.err, "note: %s\n", strings.Map(printableOrSpace, note))
+		}
+	}
 	if len(all) == 1 && all[0].err != nil {
 		return fmt.Errorf("not imported: %w", all[0].err)
 	}
@@ -372,7 +423,7 @@ func writeImported(w io.Writer, s style, all []imported, good int) {
 		if what == "" {
 			what = strings.Map(printableOrSpace, filepath.Base(done.File))
 		}
-		rows[n] = []string{s.verdict(done.State), what, fmt.Sprint(done.Outputs), firstOf(done.Recipe, done.Reason)}
+		rows[n] = []string{s.verdict(done.State), what, fmt.Sprint(done.Outputs), firstOf(done.Reason, done.Recipe)}
 	}
 	table(w, s, []string{"STATE", "PACKAGE", "FILES", "RECIPE OR REASON"}, rows)
 	fmt.Fprintf(w, "\n%d of %d imported\n", good, len(all))

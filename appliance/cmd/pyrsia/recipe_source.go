@@ -43,13 +43,30 @@ it; of an archive the file. Look at what you fetched before you trust the digest
 	flags.StringVar(&f.maven, "maven", "", "`COORDINATES` of an archive in the Maven repository, group:artifact:version:classifier:extension")
 	flags.StringVar(&f.address, "url", "", "`URL` of an archive")
 	flags.StringVar(&f.repository, "repository", "", "`URL` of the Maven repository; the default is the maven upstream of pyrsia.hcl")
-	cmd.MarkFlagsOneRequired("git", "maven", "url")
-	cmd.MarkFlagsMutuallyExclusive("git", "maven", "url")
-	cmd.MarkFlagsRequiredTogether("git", "tag")
 	return cmd
 }
 
+// check tells what is wrong with the flags.
+func (f *sourceFlags) check() error {
+	given := 0
+	for _, where := range []string{f.git, f.maven, f.address} {
+		if where != "" {
+			given++
+		}
+	}
+	if given != 1 {
+		return errors.New("name one source: --git URL --tag TAG, --maven COORDINATES or --url URL")
+	}
+	if (f.git == "") != (f.tag == "") {
+		return errors.New("--git and --tag go together")
+	}
+	return nil
+}
+
 func (f *sourceFlags) run(ctx context.Context) error {
+	if err := f.check(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeoutCause(ctx, longestSource, fmt.Errorf("the source did not come within %v", longestSource))
 	defer cancel()
 	reminder := f.app.remind("fetching")

@@ -114,7 +114,13 @@ func (c Commits) Pack(ctx context.Context, repository, tag string, w io.Writer) 
 
 func absentCommit(err error) error {
 	if errors.Is(err, git.ErrUnavailable) {
-		return fmt.Errorf("%w (%w)", err, ErrAbsent)
+		return absentRepository{err}
 	}
 	return err
 }
+
+// absentRepository is an error that is ErrAbsent, too, and says so in its own words.
+type absentRepository struct{ error }
+
+// Unwrap is for package errors.
+func (a absentRepository) Unwrap() []error { return []error{a.error, ErrAbsent} }
