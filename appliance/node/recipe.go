@@ -113,7 +113,11 @@ func (n *Node) CancelBuild(ctx context.Context, ref string) error {
 		}
 		return nil
 	}
-	if err := builder.member.CancelAttempt(a); err != nil && !asked {
+	err = builder.member.CancelAttempt(a)
+	switch {
+	case err != nil && asked:
+		return fmt.Errorf("%w: the request is cancelled, and its attempt %d goes on: %w", control.ErrRefused, a.Attempt.Number, err)
+	case err != nil:
 		return fmt.Errorf("%w: %w", control.ErrRefused, err)
 	}
 	return nil

@@ -58,11 +58,16 @@ func BenchmarkBuild(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	e, err := buildkit.New(buildkit.Config{Limits: buildkit.Limits{Addresses: []string{d.Address}}, Scratch: b.TempDir()})
+	relay, err := buildkittest.Relay(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	e, err := buildkit.New(buildkit.Config{Limits: buildkit.Limits{Addresses: []string{d.Address}}, Scratch: b.TempDir(), Relay: relay})
 	if err != nil {
 		b.Fatal(err)
 	}
 	job := benchJob(b)
+	job.Remains = filepath.Join(b.TempDir(), "remains")
 	layout := b.TempDir()
 	engine := func(round int) time.Duration {
 		job.Folder, job.Recipe.Commands = b.TempDir(), work(round)
@@ -128,11 +133,16 @@ func BenchmarkWarmStart(b *testing.B) {
 		b.Fatal(err)
 	}
 	defer d.Close()
-	e, err := buildkit.New(buildkit.Config{Limits: buildkit.Limits{Addresses: []string{d.Address}}, Scratch: b.TempDir()})
+	relay, err := buildkittest.Relay(b.Context())
+	if err != nil {
+		b.Fatal(err)
+	}
+	e, err := buildkit.New(buildkit.Config{Limits: buildkit.Limits{Addresses: []string{d.Address}}, Scratch: b.TempDir(), Relay: relay})
 	if err != nil {
 		b.Fatal(err)
 	}
 	job := benchJob(b)
+	job.Remains = filepath.Join(b.TempDir(), "remains")
 	begin := func(round int) time.Duration {
 		log := new(started)
 		job.Folder, job.Log = b.TempDir(), log
