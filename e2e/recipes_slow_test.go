@@ -7,12 +7,46 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/pyrsia/appliance/appliance/control"
 	"github.com/pyrsia/appliance/e2e/cluster"
+	"github.com/pyrsia/appliance/hcl/recipe"
+	"github.com/pyrsia/appliance/modules/record"
 )
+
+// wrapperArchive is Maven's own wrapper, as a script alone.
+const wrapperArchive = "org.apache.maven.wrapper:maven-wrapper-distribution:3.3.2:only-script:zip"
+
+// wrapperRecipe is a recipe that builds by the wrapper, which gets the release of Maven that
+// the recipe had as a source. The address in its file is nobody's.
+func wrapperRecipe(t *testing.T, text string, wrapper record.Source) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "wrapped.hcl")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, err := recipe.Load(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := slices.IndexFunc(r.Sources, func(s record.Source) bool { return strings.HasPrefix(s.Maven, "org.apache.maven:apache-maven:") })
+	release := strings.Split(r.Sources[at].Maven, ":")[2]
+	r.Sources[at] = wrapper
+	r.Sources[at].Into = "/opt/wrapper"
+	r.Environment.Variables = slices.DeleteFunc(r.Environment.Variables, func(v string) bool { return strings.HasPrefix(v, "PATH=") })
+	build := slices.IndexFunc(r.Commands, func(c string) bool { return strings.HasPrefix(c, "mvn ") })
+	r.Commands[build] = "sh /opt/wrapper/mvnw" + strings.TrimPrefix(r.Commands[build], "mvn")
+	properties := "distributionUrl=https://maven.example/org/apache/maven/apache-maven/" + release + "/apache-maven-" + release + "-bin.zip"
+	r.Commands = append([]string{"mkdir -p /opt/wrapper/.mvn/wrapper; echo " + properties + " > /opt/wrapper/.mvn/wrapper/maven-wrapper.properties"}, r.Commands...)
+	if err := os.WriteFile(file, recipe.Write(r), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return file
+}
 
 // A buildspec becomes a recipe, the recipe a try on one node, the try a publication by
 // all of them, and every file is the one that its project released: with no hand in
@@ -68,6 +102,18 @@ func TestSlowRecipes(t *testing.T) {
 	text, err := os.ReadFile(imported[0].Recipe)
 	if err != nil {
 		t.Fatal(err)
+	}
+	var source record.Source
+	pyrsia(&source, "recipe", "source", "--repository", upstreams.Maven, "--maven", wrapperArchive)
+	var wrapped []control.Tried
+	pyrsia(&wrapped, "recipe", "test", wrapperRecipe(t, string(text), source))
+	if len(wrapped) != len(tried) {
+		t.Errorf("by the wrapper: %+v", wrapped)
+	}
+	for _, o := range wrapped {
+		if o.Reference != "equal" {
+			t.Errorf("by the wrapper, %s is %s", o.Name.File, o.Reference)
+		}
 	}
 	for _, n := range c.Builders() {
 		if err := os.WriteFile(filepath.Join(filepath.Dir(n.Config()), "recipes.d", "imported.hcl"), text, 0o644); err != nil {

@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/iotest"
@@ -104,6 +105,22 @@ func TestManifestGolden(t *testing.T) {
 
 func exportJob(t *testing.T, outputs ...record.Output) build.Job {
 	return build.Job{Folder: t.TempDir(), Recipe: &record.Recipe{Package: "pkg:docker/a/b@1", Outputs: outputs, Limits: record.Limits{Disk: 1000}}}
+}
+
+// TestWrapper: a project's own wrapper gets Maven where Maven gets its files.
+func TestWrapper(t *testing.T) {
+	p := newPlan(t.Context(), exportJob(t), t.TempDir())
+	if got := strings.Join(p.variables(nil), " "); strings.Contains(got, "MVNW") {
+		t.Errorf("without Maven: %s", got)
+	}
+	p.job.Recipe.Resolve = "maven"
+	if got := p.variables(nil); !slices.Contains(got, "MVNW_REPOURL=file:///m2") {
+		t.Errorf("in a build: %q", got)
+	}
+	p.relay = new(relayPlan)
+	if got := p.variables(nil); !slices.Contains(got, "MVNW_REPOURL=http://127.0.0.1:7889") {
+		t.Errorf("while inputs are found: %q", got)
+	}
 }
 
 func TestOutputFiles(t *testing.T) {

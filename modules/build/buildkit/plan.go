@@ -192,12 +192,24 @@ func (p *plan) variables(image []string) []string {
 	if r.Environment.TimeZone != "" {
 		variables = append(variables, "TZ="+r.Environment.TimeZone)
 	}
+	if r.Resolve == mavenKind {
+		variables = append(variables, "MVNW_REPOURL="+p.wrapperRepository())
+	}
 	if r.Environment.Newline == record.NewlineCRLF {
 		// Java reads the property once, before any program can set it; quoted, the
 		// two characters survive the splitting into words.
 		variables = append(variables, "JAVA_TOOL_OPTIONS=-Dline.separator='\r\n'")
 	}
 	return append(variables, r.Environment.Variables...)
+}
+
+// wrapperRepository is where a project's own Maven wrapper (mvnw) gets Maven from, instead
+// of the address that the project names: from the mirror, and then from what was locked.
+func (p *plan) wrapperRepository() string {
+	if p.relay != nil {
+		return "http://" + MirrorAddress
+	}
+	return "file:///" + mavenRepository
 }
 
 // commands runs the recipe's commands, one step each.
