@@ -37,6 +37,7 @@ type builder struct {
 	keys    *identity.Keys
 	votes   *votesbolt.File // its lock keeps a rekey out
 	inputs  *input.Keeper
+	tries   *input.Keeper // of what is only tried: nothing of it is kept for ever
 	engine  *buildkit.Engine
 	recipes *recipeFolder
 	limits  *quorum.Limits
@@ -103,6 +104,14 @@ func (b *builder) makeInputs(cfg *config.Config) (err error) {
 		return err
 	}
 	b.closers = append(b.closers, b.inputs.Close)
+	b.tries, err = input.New(input.Config{
+		Upstreams: inputUpstreams(cfg), Store: lentStore{n.store}, Lent: lentStore{n.store}, Chain: inputChain{n.chain}, Peer: blobs{n.host, n.store},
+		Folder: n.folder("tries"),
+	})
+	if err != nil {
+		return err
+	}
+	b.closers = append(b.closers, b.tries.Close)
 	return nil
 }
 
@@ -175,7 +184,7 @@ func (b *builder) makeMember(cfg *config.Config) (err error) {
 		Platforms: member.Platforms, Limits: publishLimits(cfg),
 		Recipes: b.recipes.Recipes, Relay: resend, Log: n.log,
 		Voting: func() bool { return b.quorum.Standing().Voting },
-		Differ: b.differ,
+		Differ: b.differ, Tries: inputs{b.tries, engine},
 	}, n.chain, agreement{b.quorum}, pinning{n.store}, b.proofs(engine), blobs{n.host, n.store}, b.votes, engine)
 	return err
 }

@@ -9,6 +9,7 @@
 //	store/      files by digest
 //	mirror/     the journal of what passed through unverified
 //	inputs/     the record of what was proven for locks
+//	tries/      the same, for recipes that were only tried
 //	publish/    requests, logs and outputs of builds
 //	config/     the configurations it ran with
 //	scratch/    emptied at every start
@@ -177,7 +178,7 @@ func (n *Node) openFolders() error {
 	if err := os.RemoveAll(n.scratch); err != nil {
 		return fmt.Errorf("empty the scratch folder: %w; is storage.data = %q this node's own?", err, n.conf().Storage.Data)
 	}
-	for _, name := range []string{"scratch", "mirror", "inputs", "publish"} {
+	for _, name := range []string{"scratch", "mirror", "inputs", "tries", "publish"} {
 		if err := os.MkdirAll(n.folder(name), 0o700); err != nil {
 			return fmt.Errorf("open the data folder: %w; check storage.data in %s", err, n.conf().File)
 		}

@@ -169,8 +169,13 @@ func (p pinning) Release(digest artifact.SHA256) error { return p.Store.Unpin(di
 // inputStore is the store as that of locked inputs.
 type inputStore struct{ pinning }
 
+// Stat implements input.Store. What is here already, as a client asked for it or a recipe
+// was tried with it, is an input from now on and must be kept as well.
 func (s inputStore) Stat(digest artifact.SHA256) (artifact.Descriptor, bool) {
 	d, err := s.Store.Stat(digest)
+	if err == nil {
+		err = s.Store.Pin(digest)
+	}
 	return d, err == nil
 }
 

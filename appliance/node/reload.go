@@ -359,7 +359,7 @@ func (n *Node) reloadBuilds(from, to *config.Config) (commit, undo func(), err e
 	if err := engineLimits(to).Check(); err != nil {
 		return nil, nil, fmt.Errorf("%s: build: %w", to.File, err)
 	}
-	if err := b.inputs.SetUpstreams(inputUpstreams(to)); err != nil {
+	if err := errors.Join(b.inputs.SetUpstreams(inputUpstreams(to)), b.tries.SetUpstreams(inputUpstreams(to))); err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", to.File, err)
 	}
 	commit = func() {
@@ -367,7 +367,10 @@ func (n *Node) reloadBuilds(from, to *config.Config) (commit, undo func(), err e
 		b.recipes.set(to.Build.Recipes)
 		b.member.SetLimits(publishLimits(to))
 	}
-	return commit, func() { _ = b.inputs.SetUpstreams(inputUpstreams(from)) }, nil
+	return commit, func() {
+		_ = b.inputs.SetUpstreams(inputUpstreams(from))
+		_ = b.tries.SetUpstreams(inputUpstreams(from))
+	}, nil
 }
 
 // reloadStore evicts down to a smaller quota. That the disk does not let it is no

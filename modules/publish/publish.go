@@ -118,6 +118,9 @@ type Config struct {
 	Disk      durable.FS    // what Folder is written through; nil: the operating system's, private
 	Log       *slog.Logger
 
+	// Tries are the inputs of recipes that are only tried, and are not kept as those of
+	// attempts are; nil is the same as those.
+	Tries Inputs
 	// Differ makes the reports of an attempt whose outputs are not alike; nil makes none.
 	Differ func(ctx context.Context, a *ledger.Attempt) (reports []byte, err error)
 }

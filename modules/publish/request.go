@@ -365,7 +365,7 @@ func (m *Member) resolve(ctx context.Context, r Request, recipe *record.Recipe, 
 	m.tell(note)
 	stop := m.repeat(ctx, note)
 	defer stop()
-	lock, err := m.ResolveLock(ctx, recipe, r.ID, log)
+	lock, err := m.lockBy(ctx, m.inputs, recipe, r.ID, log)
 	if err != nil {
 		return err
 	}
@@ -384,8 +384,15 @@ func (m *Member) resolve(ctx context.Context, r Request, recipe *record.Recipe, 
 }
 
 // ResolveLock makes the lock of a recipe, which need not be on the chain; its
-// builder image must be.
+// builder image must be. Nothing of it is kept for ever.
 func (m *Member) ResolveLock(ctx context.Context, recipe *record.Recipe, id string, log *os.File) (*record.Lock, error) {
+	if m.Tries != nil {
+		return m.lockBy(ctx, m.Tries, recipe, id, log)
+	}
+	return m.lockBy(ctx, m.inputs, recipe, id, log)
+}
+
+func (m *Member) lockBy(ctx context.Context, inputs Inputs, recipe *record.Recipe, id string, log *os.File) (*record.Lock, error) {
 	folder, err := m.emptyFolder(id + ".resolve")
 	if err != nil {
 		return nil, err
@@ -403,7 +410,7 @@ func (m *Member) ResolveLock(ctx context.Context, recipe *record.Recipe, id stri
 			return nil, err
 		}
 	}
-	lock, err := m.inputs.Resolve(ctx, recipe, job)
+	lock, err := inputs.Resolve(ctx, recipe, job)
 	if err != nil {
 		fmt.Fprintf(log, "error: %v\n", err)
 	}
