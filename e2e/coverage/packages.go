@@ -126,6 +126,7 @@ func (c *coverage) one(ctx context.Context, i imported) result {
 	}
 	build, err = c.compared(ctx, build)
 	r.judge(build, err)
+	c.explain(ctx, &r, build.ID)
 	if r.Outcome == differs || r.Outcome == disagreed {
 		r.Causes = c.causes(ctx, build)
 	}

@@ -84,18 +84,21 @@ func summary(rows []result) string {
 	counts, projects := map[outcome]int{}, map[string]bool{}
 	for _, r := range rows {
 		counts[r.Outcome]++
-		if r.Outcome != notImported {
+		if r.Outcome != notImported && r.Outcome != unavailable {
 			projects[project(r)] = true
 		}
 	}
-	built := len(rows) - counts[notImported]
+	built := len(rows) - counts[notImported] - counts[unavailable]
 	text := fmt.Sprintf("**%d of %d releases reproduced (%s)**, of %d projects", counts[reproduced], built, share(counts[reproduced], built), len(projects))
 	for _, o := range []outcome{differs, disagreed, failed} {
 		if counts[o] > 0 {
 			text += fmt.Sprintf("; %s: %d", o, counts[o])
 		}
 	}
-	return text + fmt.Sprintf(". %d of %d buildspecs were imported.", built, len(rows))
+	if n := counts[unavailable]; n > 0 {
+		text += fmt.Sprintf(". Not counted: %d of which the Maven repository of this machine has not all inputs", n)
+	}
+	return text + fmt.Sprintf(". %d of %d buildspecs were imported.", len(rows)-counts[notImported], len(rows))
 }
 
 // project is a release's without its version.
@@ -115,7 +118,7 @@ func byJDK(rows []result) string {
 	all, good := map[string]int{}, map[string]int{}
 	var names []string
 	for _, r := range rows {
-		if r.Outcome == notImported {
+		if r.Outcome == notImported || r.Outcome == unavailable {
 			continue
 		}
 		if all[r.jdk()]++; all[r.jdk()] == 1 {
@@ -153,7 +156,7 @@ func (r *result) row() string {
 
 // outcome is marked where the two machines had the same clock.
 func (r *result) outcome() string {
-	if r.Clocks || r.Outcome == failed {
+	if r.Clocks || r.Outcome == failed || r.Outcome == unavailable {
 		return string(r.Outcome)
 	}
 	return string(r.Outcome) + " ¹"

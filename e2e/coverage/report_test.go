@@ -63,10 +63,11 @@ func TestPage(t *testing.T) {
 		{Name: "a-2", Package: "pkg:maven/acme/a@2", JDK: "pyrsia/jdk17:bullseye", Outcome: reproduced, Files: 4, Equal: 4, Newline: "crlf", Umask: "022"},
 		{Name: "b-1", Package: "pkg:maven/acme/b@1", JDK: "pyrsia/jdk17:bookworm", Outcome: differs, Reason: "b-1.jar\ndifferent", Causes: []string{"time"}, Clocks: true},
 		{Name: "c-1", Outcome: notImported, Reason: "it runs a command"},
+		{Name: "d-1", Package: "pkg:maven/acme/d@1", JDK: "pyrsia/jdk8:sid", Outcome: unavailable},
 	}
 	text := page(rows, "a machine", 3)
 	for _, want := range []string{
-		"**2 of 3 releases reproduced (66.7 %)**, of 2 projects; differs: 1. 3 of 4 buildspecs were imported.", "3 more buildspecs", "Machine: a machine.",
+		"**2 of 3 releases reproduced (66.7 %)**, of 2 projects; differs: 1. Not counted: 1 of which the Maven repository of this machine has not all inputs. 4 of 5 buildspecs were imported.", "3 more buildspecs", "Machine: a machine.",
 		"| 8 | 1 | 1 |\n| 17 | 2 | 1 |\n", "| `acme/a@1` | 8 |", "| 1m1s | reproduced |\n", "| 022, crlf |", "| reproduced ¹ |\n", "\n¹ ",
 		"- `acme/b@1` differs: b-1.jar different\n  - time\n", "- `c-1` not imported: it runs a command\n",
 	} {
@@ -76,6 +77,27 @@ func TestPage(t *testing.T) {
 	}
 	if text := page(rows[:1], "", 0); strings.Contains(text, "¹") || strings.Contains(text, "What did not") || !strings.Contains(text, "(100.0 %)") {
 		t.Errorf("of one that is good:\n%s", text)
+	}
+}
+
+// TestReadLog: what a build fails for is told from the log, and a file that nobody has from
+// one that it goes on without.
+func TestReadLog(t *testing.T) {
+	const failure = "   [ERROR] Failed to execute goal on project x: Could not resolve dependencies: Could not find artifact org.acme:tool:jar:1.0 in pyrsia (http://mirror)\n"
+	for name, c := range map[string]struct{ log, missing string }{
+		"missing":       {failure + "not served: org/acme/tool/1.0/tool-1.0.jar: upstream has no such file\n", "org/acme/tool/1.0/tool-1.0.jar"},
+		"another":       {failure + "not served: org/acme/other/1.0/other-1.0.jar: upstream has no such file\n", ""},
+		"a list":        {failure + "not served: org/acme/tool/maven-metadata.xml: a version range\n", ""},
+		"went on":       {"not served: org/acme/tool/1.0/tool-1.0.jar: upstream has no such file\n", ""},
+		"of a compiler": {"   [ERROR] Failed to execute goal compile: x\n   [ERROR] Failed to execute goal compile: x\n", ""},
+	} {
+		r := readLog(strings.NewReader(c.log))
+		if r.missing() != c.missing {
+			t.Errorf("%s: %q is missing, want %q", name, r.missing(), c.missing)
+		}
+		if name == "of a compiler" && (len(r.errors) != 1 || r.errors[0] != "Failed to execute goal compile: x") {
+			t.Errorf("%q", r.errors)
+		}
 	}
 }
 

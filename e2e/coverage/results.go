@@ -24,6 +24,7 @@ const (
 	differs     outcome = "differs"      // published, and a file is not as released
 	disagreed   outcome = "disagreed"    // the two build nodes got different bytes
 	failed      outcome = "failed"       // no result
+	unavailable outcome = "unavailable"  // no result, for the Maven repository has not all that it is built with
 	notImported outcome = "not imported" // no recipe
 )
 
@@ -129,7 +130,7 @@ func readResults(path string) (*results, error) {
 func (r *results) has(name string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return slices.ContainsFunc(r.rows, func(row result) bool { return row.Name == name && row.Outcome != failed })
+	return slices.ContainsFunc(r.rows, func(row result) bool { return row.Name == name && row.Outcome != failed && row.Outcome != unavailable })
 }
 
 func (r *results) add(row result) error {
