@@ -218,9 +218,16 @@ func TestRemains(t *testing.T) {
 		if _, err := member.RequestBuild(pkg); err != nil {
 			t.Fatal(err)
 		}
-		w.until("the build has failed", func() bool { return w.nodes[0].builds > 0 && w.newest(recipe).ID != record.Hash{} })
+		var id record.Hash
+		w.until("the build has failed", func() bool {
+			id = w.newest(recipe).ID
+			file, err := member.Remains(id)
+			if err == nil {
+				file.Close()
+			}
+			return err == nil
+		})
 		time.Sleep(time.Minute)
-		id := w.newest(recipe).ID
 		file, err := member.Remains(id)
 		if err != nil {
 			t.Fatal(err)
