@@ -277,10 +277,10 @@ func (m *making) command() error {
 	if !commandPattern.MatchString(command) {
 		return m.wrong("command", "the command %.80q is not mvn with its arguments, in a folder perhaps (cd FOLDER && mvn …)", command)
 	}
-	if folder := path.Clean(words[1]); words[0] == "cd" && (path.IsAbs(folder) || folder == ".." || strings.HasPrefix(folder, "../")) {
-		return m.wrong("command", "the command goes to %s, which is not in the source", words[1])
-	}
 	m.arguments = words
+	if folder := m.named(); path.IsAbs(folder) || folder == ".." || strings.HasPrefix(folder, "../") {
+		return m.wrong("command", "the command goes to %s, which is not in the source", folder)
+	}
 	if rest, plain := strings.CutPrefix(command, "mvn "); plain {
 		command = "mvn -B " + rest
 	}

@@ -295,6 +295,8 @@ func TestRefused(t *testing.T) {
 		"umask":          {"jdk=17", "jdk=17\numask=rwx", nil, "umask=rwx is no umask"},
 		"folder":         {"jdk=17", "jdk=17\nworkdir=../x", nil, "workdir=../x is no folder"},
 		"newline":        {"newline=lf", "newline=cr", nil, "newline=cr: known are lf and crlf"},
+		"another folder": {`"mvn `, `"cd ../.. && mvn `, nil, "the command goes to ../.., which is not in the source"},
+		"another pom":    {`"mvn `, `"mvn -f ../pom.xml `, nil, "the command goes to ../pom.xml, which is not in the source"},
 		"by hand":        {`"mvn `, `"SHELL mvn `, nil, "begins with SHELL: somebody types the build by hand"},
 		"no command":     {`command="mvn -Prelease clean package -DskipTests"` + "\n", "", nil, "command is missing"},
 		"other command":  {`"mvn `, `"make `, nil, "is not mvn with its arguments"},
@@ -385,6 +387,14 @@ func TestModes(t *testing.T) {
 		if err != nil || made.Recipe.Environment.Umask != want {
 			t.Errorf("%o: %v, %v; want %s", mode, made, err, want)
 		}
+	}
+}
+
+// TestBareCommand: a command of one word is one, too.
+func TestBareCommand(t *testing.T) {
+	made, err := imports(t, importer(t, world(t)), strings.Replace(spec, "mvn -Prelease clean package -DskipTests", "mvn", 1), nil)
+	if err != nil || !slices.Contains(made.Recipe.Commands, "mvn") {
+		t.Errorf("%v, %v", made, err)
 	}
 }
 
