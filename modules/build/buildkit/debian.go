@@ -309,13 +309,3 @@ func (s *debianSet) repository(l *layerWriter, mtime int64, open func(artifact.S
 	}
 	return nil
 }
-
-// locked packs a locked file as it is.
-func (l *layerWriter) locked(name string, d artifact.Descriptor, open func(artifact.SHA256) (*os.File, error)) error {
-	file, err := open(d.SHA256)
-	if err != nil {
-		return fmt.Errorf("open %s: %w", name, err)
-	}
-	defer file.Close()
-	return l.regular(name, 0o644, 0, 0, d.Size, file)
-}

@@ -46,7 +46,7 @@ func writeBlob(name string, part blob) error {
 	if part.open == nil {
 		return os.WriteFile(name, part.bytes, 0o644)
 	}
-	from, err := part.open()
+	from, err := part.read()
 	if err != nil {
 		return err
 	}

@@ -27,8 +27,26 @@ const (
 type blob struct {
 	descriptor ocispecs.Descriptor
 	diffID     digest.Digest // of a layer: digest of its uncompressed bytes
-	open       func() (*os.File, error)
+	open       func() (readerAtCloser, error)
 	bytes      []byte // instead of open
+}
+
+// readerAtCloser is a blob being read.
+type readerAtCloser interface {
+	io.ReaderAt
+	io.Closer
+}
+
+// read opens a blob that has open as a stream.
+func (b blob) read() (io.ReadCloser, error) {
+	from, err := b.open()
+	if err != nil {
+		return nil, err
+	}
+	return struct {
+		io.Reader
+		io.Closer
+	}{io.NewSectionReader(from, 0, b.descriptor.Size), from}, nil
 }
 
 // layout is an OCI image layout that BuildKit reads from us over its session:
@@ -94,7 +112,7 @@ func (l *layout) ReaderAt(_ context.Context, d ocispecs.Descriptor) (content.Rea
 	if err != nil {
 		return nil, err
 	}
-	return &fileReader{file, b.descriptor.Size}, nil
+	return &sized{file, b.descriptor.Size}, nil
 }
 
 // Walk, Update, Delete, Status, ListStatuses, Abort and Writer belong to a
@@ -135,12 +153,13 @@ type memory struct{ *bytes.Reader }
 
 func (m *memory) Close() error { return nil }
 
-type fileReader struct {
-	*os.File
+type sized struct {
+	readerAtCloser
 	size int64
 }
 
-func (f *fileReader) Size() int64 { return f.size }
+// Size implements content.ReaderAt.
+func (s *sized) Size() int64 { return s.size }
 
 // builderImage is a published image, read back to build in.
 type builderImage struct {
@@ -212,7 +231,7 @@ func builderLayer(layer ocispecs.Descriptor, diffID digest.Digest, open func(art
 	return blob{
 		descriptor: ocispecs.Descriptor{MediaType: mediaType, Digest: digest.Digest(name.OCI()), Size: layer.Size},
 		diffID:     diffID,
-		open:       func() (*os.File, error) { return open(name) },
+		open:       func() (readerAtCloser, error) { return open(name) },
 	}, nil
 }
 

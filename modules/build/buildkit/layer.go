@@ -2,20 +2,14 @@ package buildkit
 
 import (
 	"archive/tar"
-	"bufio"
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"hash"
 	"io"
 	"os"
 	"path"
 	"strings"
 	"time"
-
-	digest "github.com/opencontainers/go-digest"
-	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/pyrsia/appliance/modules/artifact"
 )
@@ -41,11 +35,8 @@ const (
 // above a path are made on the way. The first error sticks; close returns it.
 type layerWriter struct {
 	ctx     context.Context // of who waits for it
-	file    *os.File
-	buffer  *bufio.Writer
-	hash    hash.Hash
+	spool   *spool
 	tar     *tar.Writer
-	counter *countWriter
 	mtime   time.Time
 	packed  map[string]*tar.Header // by path
 	parents int64                  // mode of folders that nothing names but what is below them
@@ -53,31 +44,16 @@ type layerWriter struct {
 	copy    []byte
 }
 
-type countWriter struct {
-	io.Writer
-	n int64
-}
-
-func (c *countWriter) Write(p []byte) (int, error) {
-	n, err := c.Writer.Write(p)
-	c.n += int64(n)
-	return n, err
-}
-
 // newLayer starts a layer in a new file in folder.
 func newLayer(ctx context.Context, folder string, mtime int64) (*layerWriter, error) {
-	file, err := os.CreateTemp(folder, "layer-*.tar")
+	spool, err := newSpool(folder)
 	if err != nil {
 		return nil, err
 	}
-	l := &layerWriter{
-		ctx: ctx, file: file, hash: sha256.New(), mtime: time.Unix(mtime, 0).UTC(),
+	return &layerWriter{
+		ctx: ctx, spool: spool, tar: tar.NewWriter(spool), mtime: time.Unix(mtime, 0).UTC(),
 		packed: map[string]*tar.Header{}, parents: 0o755, room: maxLayerBytes, copy: make([]byte, copyBuffer),
-	}
-	l.buffer = bufio.NewWriterSize(io.MultiWriter(file, l.hash), copyBuffer)
-	l.counter = &countWriter{Writer: l.buffer}
-	l.tar = tar.NewWriter(l.counter)
-	return l, nil
+	}, nil
 }
 
 // packLayer makes a layer of what fill packs. It stops when the context ends.
@@ -94,25 +70,16 @@ func packLayer(ctx context.Context, folder string, mtime int64, fill func(*layer
 }
 
 // abandon removes an unfinished layer.
-func (l *layerWriter) abandon() {
-	l.file.Close()
-	os.Remove(l.file.Name())
-}
+func (l *layerWriter) abandon() { l.spool.abandon() }
 
-// close ends the layer. Its file stays in the folder for the caller to remove;
-// it is a copy of inputs and needs no fsync.
+// close ends the layer. What it holds of its own stays in the folder for the caller to
+// remove; it is made again after a crash, and needs no fsync.
 func (l *layerWriter) close() (blob, error) {
-	if err := errors.Join(l.tar.Close(), l.buffer.Flush(), l.file.Close()); err != nil {
-		os.Remove(l.file.Name())
+	if err := errors.Join(l.tar.Close(), l.spool.close()); err != nil {
+		l.spool.abandon()
 		return blob{}, fmt.Errorf("pack layer: %w", err)
 	}
-	name := l.file.Name()
-	d := digest.NewDigestFromBytes(digest.SHA256, l.hash.Sum(nil))
-	return blob{
-		descriptor: ocispecs.Descriptor{MediaType: ocispecs.MediaTypeImageLayer, Digest: d, Size: l.counter.n},
-		diffID:     d,
-		open:       func() (*os.File, error) { return os.Open(name) },
-	}, nil
+	return l.spool.blob(), nil
 }
 
 // admit checks a path and makes the folders above it.
@@ -161,6 +128,14 @@ func (l *layerWriter) folder(name string, mode int64, uid, gid int) error {
 
 // regular packs exactly size bytes of r.
 func (l *layerWriter) regular(name string, mode int64, uid, gid int, size int64, r io.Reader) error {
+	if err := l.begin(name, mode, uid, gid, size); err != nil {
+		return err
+	}
+	return l.content(name, size, r)
+}
+
+// begin packs the header of a file of size bytes.
+func (l *layerWriter) begin(name string, mode int64, uid, gid int, size int64) error {
 	if err := l.admit(name); err != nil {
 		return err
 	}
@@ -168,17 +143,36 @@ func (l *layerWriter) regular(name string, mode int64, uid, gid int, size int64,
 		return fmt.Errorf("%w: %.200q is too large with %d bytes", errInput, name, size)
 	}
 	l.room -= size
-	if err := l.header(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Uid: uid, Gid: gid, Size: size}); err != nil {
-		return err
-	}
+	return l.header(&tar.Header{Typeflag: tar.TypeReg, Name: name, Mode: mode, Uid: uid, Gid: gid, Size: size})
+}
+
+func (l *layerWriter) content(name string, size int64, r io.Reader) error {
 	n, err := io.CopyBuffer(onlyWriter{l.tar}, io.LimitReader(r, size), l.copy)
 	if err != nil {
-		return fmt.Errorf("pack %.200q: %w", name, err)
+		return fmt.Errorf("pack %q: %w", name, err)
 	}
 	if n != size {
 		return fmt.Errorf("%w: %.200q ends after %d of %d bytes", errInput, name, n, size)
 	}
 	return nil
+}
+
+// locked packs a locked file as it is. It is not copied: who reads the layer reads it where
+// it lies, and must find it there until then. BuildKit checks the layer's digest.
+func (l *layerWriter) locked(name string, d artifact.Descriptor, open func(artifact.SHA256) (*os.File, error)) error {
+	file, err := open(d.SHA256)
+	if err != nil {
+		return fmt.Errorf("open %s: %w", name, err)
+	}
+	defer file.Close()
+	if err := l.begin(name, 0o644, 0, 0, d.Size); err != nil {
+		return err
+	}
+	if d.Size >= minReferred {
+		l.spool.begin(name, func() (*os.File, error) { return open(d.SHA256) })
+		defer l.spool.end()
+	}
+	return l.content(name, d.Size, file)
 }
 
 // onlyWriter hides tar.Writer's ReadFrom, which would ignore our buffer.

@@ -22,7 +22,7 @@ import (
 // entries are a layer read back: one line for each member.
 func entries(t testing.TB, b blob) []string {
 	t.Helper()
-	file, err := b.open()
+	file, err := b.read()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -413,7 +413,7 @@ func FuzzUnpack(f *testing.F) {
 			return
 		}
 		seen := map[string]bool{}
-		file, err := b.open()
+		file, err := b.read()
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -460,7 +460,7 @@ func TestUnpackAsCheckedOut(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, err := layer.open()
+	file, err := layer.read()
 	if err != nil {
 		t.Fatal(err)
 	}

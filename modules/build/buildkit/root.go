@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -65,7 +64,7 @@ var layerEndings = map[string]string{
 
 // Open opens the layer as an uncompressed tar stream.
 func (l Layer) Open() (io.ReadCloser, error) {
-	file, err := l.blob.open()
+	file, err := l.blob.read()
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +78,7 @@ func (l Layer) Open() (io.ReadCloser, error) {
 // layerStream closes the file below the decompression as well.
 type layerStream struct {
 	io.ReadCloser
-	file *os.File
+	file io.Closer
 }
 
 // Close implements io.Closer.
