@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -132,8 +133,11 @@ func (n *Node) attemptState(a *ledger.Attempt, votes []control.Vote) (control.Bu
 	case a.Status == ledger.StatusDisagreed:
 		return control.Disagreed, fmt.Sprintf("no result can reach %d of %d members; `pyrsia build status` lists each member's digests", n.chain.Set().Majority(), n.chain.Set().Size())
 	case a.Expired(max(n.chain.Time(), time.Now().UnixMilli())):
-		return control.Expired, "a majority did not vote before the deadline"
+		return control.Expired, cmp.Or(n.unpublishable(a), "a majority did not vote before the deadline")
 	case a.Status == ledger.StatusCommitted:
+		if why := n.unpublishable(a); why != "" {
+			return control.Failed, why
+		}
 		for _, v := range votes {
 			if v.Vote == control.VoteEqual || v.Vote == control.VoteDifferent {
 				return control.Publishing, ""
@@ -142,6 +146,14 @@ func (n *Node) attemptState(a *ledger.Attempt, votes []control.Vote) (control.Bu
 		return control.Committed, ""
 	}
 	return n.buildingState(votes)
+}
+
+// unpublishable is what a build node knows against its own result of an attempt.
+func (n *Node) unpublishable(a *ledger.Attempt) string {
+	if b := n.builder.Load(); b != nil {
+		return b.member.Unpublishable(a)
+	}
+	return ""
 }
 
 // buildingState is failed once so many members failed that the others are no

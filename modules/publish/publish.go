@@ -56,6 +56,7 @@ type Chain interface {
 	Attempt(id record.Hash) (*ledger.Attempt, error)
 	RecentAttempts(since int64) ([]ledger.Attempt, error)
 	Younger(id record.Identity, a *ledger.Attempt) bool
+	Resolve(name artifact.Name) (*ledger.Publication, error)
 	ResolveTag(repository, tag string) (*ledger.Publication, error)
 	ResolveDigest(digest artifact.SHA256) (*ledger.Publication, error)
 	Files(prefix string) ([]ledger.Entry, error)

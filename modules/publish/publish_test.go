@@ -313,6 +313,66 @@ func TestNextAttempt(t *testing.T) {
 	})
 }
 
+// TestSupersedesWithOtherBytes: a recipe supersedes one whose package is published, and
+// makes other bytes. They can never be published, and whoever asked is told so as soon as
+// they are there, and in the end.
+func TestSupersedesWithOtherBytes(t *testing.T) {
+	first, second := chaintest.Recipe(pkg, "hello"), chaintest.Recipe(pkg, "hello")
+	second.Supersedes = first.Hash().String()
+	run(t, 3, func(t *testing.T, w *world) {
+		w.everybodyHas(first)
+		for _, node := range w.nodes {
+			node.build = func(try int) (string, error) { return fmt.Sprint("content of try ", try), nil }
+			node.start(0, false)
+		}
+		member := w.nodes[0].alive().member
+		ask := func() publish.Request {
+			t.Helper()
+			id, err := member.RequestBuild(pkg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, r := range member.Requests() {
+				if r.ID == id {
+					return r
+				}
+			}
+			t.Fatalf("no request %s", id)
+			return publish.Request{}
+		}
+		ask()
+		w.until("the first recipe's package is published", func() bool { return w.newest(first).Status == ledger.StatusPublished })
+		if why := member.Unpublishable(w.newest(first)); why != "" {
+			t.Errorf("published, and cannot be: %s", why)
+		}
+		w.everybodyHas(second)
+		w.until("the second recipe is live", func() bool { live, err := w.c.LiveRecipe(pkg); return err == nil && live.Hash == second.Hash() })
+		r := ask()
+		asked := time.Now()
+		w.until("everybody voted", func() bool { a := w.newest(second); return a.Status == ledger.StatusCommitted && len(a.Commits) == 3 })
+		const want = "a published name never changes"
+		ended := func() publish.Request {
+			requests := member.Requests()
+			return requests[len(requests)-1]
+		}
+		w.until("the request ends", func() bool { return ended().Done })
+		if took := time.Since(asked); took > 5*time.Minute {
+			t.Errorf("that took %v, of an attempt's two hours", took)
+		}
+		if why := member.Unpublishable(w.newest(second)); !strings.Contains(why, want) || !strings.Contains(why, "sha256:") {
+			t.Errorf("the attempt's reason is %q", why)
+		}
+		if last := ended(); last.ID != r.ID || !strings.Contains(last.Error, want) {
+			t.Errorf("it ended with %q", last.Error)
+		}
+		if again := ask(); again.ID == r.ID {
+			t.Error("asked again, it is the request that has ended")
+		}
+		w.until("asked again, it ends at once", func() bool { return ended().Done && strings.Contains(ended().Error, want) })
+		w.published(first, "content of try 1", 3)
+	})
+}
+
 // TestLongerThanADeadline: the members are cut off from each other for longer than an
 // attempt lasts, before it is on the chain and after. The request goes on by itself.
 func TestLongerThanADeadline(t *testing.T) {

@@ -299,6 +299,12 @@ const maxExpired = 3
 // outcome or may still be. An attempt that expired, though the members did not fail to
 // build it, is followed by another one.
 func (m *Member) settled(r *Request, newest *ledger.Attempt) bool {
+	// The attempt itself stays until its deadline; another one of the recipe would make
+	// the same.
+	if why := m.Unpublishable(newest); why != "" {
+		m.end(*r, why)
+		return true
+	}
 	switch {
 	case newest.Status == ledger.StatusPublished:
 		m.end(*r, "")
@@ -323,6 +329,38 @@ func (m *Member) settled(r *Request, newest *ledger.Attempt) bool {
 	r.Attempt = nil
 	m.remember(*r)
 	return false
+}
+
+// votesTaken is how long after the commits the votes have come in, whatever they say: what
+// can be published then is.
+const votesTaken = time.Minute
+
+// Unpublishable says why what this node built in an attempt, which everybody voted on, can
+// never be published, "" where nothing is known against it: a name is published with other
+// bytes, and names never change (docs/protocol.md, Names). Members vote on it all the same,
+// for the record shows who built what; but no proposer can make a block of it.
+func (m *Member) Unpublishable(a *ledger.Attempt) string {
+	voted := time.UnixMilli(a.CommitTime).Add(votesTaken)
+	if a.Status != ledger.StatusCommitted || time.Now().Before(voted) {
+		return ""
+	}
+	statement, _, ok, err := m.votes.Outcome(a.ID)
+	if err != nil || !ok {
+		return ""
+	}
+	subjects, err := m.ownSubjects(a, statement)
+	if err != nil {
+		return ""
+	}
+	for _, s := range subjects {
+		published, err := m.chain.Resolve(s.FileName())
+		if err != nil || published.Subject.Descriptor() == s.Descriptor() {
+			continue
+		}
+		return fmt.Sprintf("this node built %s as %s, but %s is published under that name, and a published name never changes: only a recipe that makes the same bytes can supersede, anything else wants a version of its own",
+			s.FileName().File, s.Digest.SHA256.OCI(), published.Subject.Digest.SHA256.OCI())
+	}
+	return ""
 }
 
 // remember makes a request durable that goes on, or says why it cannot: it is tried again

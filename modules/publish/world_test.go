@@ -155,9 +155,13 @@ func (n *node) start(fatal int, after bool) *life {
 	config := publish.Config{
 		Identity: w.Nodes[n.index].ID, Vote: w.Nodes[n.index].Signers.Vote, Folder: n.folder, Platforms: []string{chaintest.Platform},
 		Limits: publish.Limits{Parallel: 1, Deadline: 2 * time.Hour}, Relay: 5 * time.Second, Log: slog.New(slog.DiscardHandler),
-		Voting:  func() bool { return true },
-		Recipes: func() ([]*record.Recipe, error) { return n.recipes, nil },
-		Disk:    lifeDisk{durable.OS(true), l},
+		Voting: func() bool { return true },
+		Recipes: func() ([]*record.Recipe, error) {
+			n.mu.Lock()
+			defer n.mu.Unlock()
+			return n.recipes, nil
+		},
+		Disk: lifeDisk{durable.OS(true), l},
 	}
 	if n.differ != nil {
 		config.Differ = func(context.Context, *ledger.Attempt) ([]byte, error) { n.differ(); return []byte("reports"), nil }
@@ -587,7 +591,9 @@ func (w *world) describe() string {
 
 func (w *world) everybodyHas(recipes ...*record.Recipe) {
 	for _, node := range w.nodes {
+		node.mu.Lock()
 		node.recipes = recipes
+		node.mu.Unlock()
 	}
 }
 
