@@ -275,22 +275,27 @@ func (m *making) command() error {
 		return m.wrong("command", "the command is no line for a shell: %v", err)
 	}
 	if !commandPattern.MatchString(command) {
-		return m.wrong("command", "the command %.80q is not mvn with its arguments, in a folder perhaps (cd FOLDER && mvn …)", command)
+		return m.wrong("command", "the command %.80q is not mvn or ./mvnw with its arguments, in a folder perhaps (cd FOLDER && mvn …)", command)
 	}
 	m.arguments = words
 	if folder := m.named(); path.IsAbs(folder) || folder == ".." || strings.HasPrefix(folder, "../") {
 		return m.wrong("command", "the command goes to %s, which is not in the source", folder)
 	}
-	if rest, plain := strings.CutPrefix(command, "mvn "); plain {
-		command = "mvn -B " + rest
+	for _, maven := range []string{"mvn", wrapper} {
+		if rest, plain := strings.CutPrefix(command, maven+" "); plain {
+			command = maven + " -B " + rest
+		}
 	}
 	m.recipe.Commands = []string{command}
 	return nil
 }
 
+// wrapper is a project's own program that gets the release of Maven it names and runs it.
+const wrapper = "./mvnw"
+
 // commandPattern is a command that is understood: one of Maven, without what a shell
 // would make of it.
-var commandPattern = regexp.MustCompile(`^(?:cd [A-Za-z0-9_./-]+ && )?mvn(?: [^;&|<>$\x60()\\]*)?$`)
+var commandPattern = regexp.MustCompile(`^(?:cd [A-Za-z0-9_./-]+ && )?(?:mvn|\./mvnw)(?: [^;&|<>$\x60()\\]*)?$`)
 
 // commandWords are the plain words of a command line.
 func commandWords(command string) ([]string, error) {
@@ -541,8 +546,12 @@ func discard(file *os.File) {
 	os.Remove(file.Name())
 }
 
-// maven brings the release of Maven that the buildspec names.
+// maven brings the release of Maven that the buildspec names. A wrapper gets its own from
+// the mirror, and it is locked with the other inputs.
 func (m *making) maven() error {
+	if at := slices.Index(m.arguments, wrapper); at >= 0 {
+		return m.wrapped(at == 0)
+	}
 	digest, err := m.mavenRelease()
 	if err != nil {
 		return err
@@ -553,6 +562,22 @@ func (m *making) maven() error {
 	e := &m.recipe.Environment
 	e.Variables = append(e.Variables, "PATH=/opt/apache-maven-"+m.release+"/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
 	slices.Sort(e.Variables)
+	return nil
+}
+
+// wrapped takes the project's own wrapper, which is in the root or where the command goes.
+// It is run by a shell: not every archive has kept that it is a program.
+func (m *making) wrapped(root bool) error {
+	at := path.Base(wrapper)
+	if !root {
+		at = path.Join(m.named(), at)
+	}
+	if !m.tree.files[at] {
+		return m.wrong("command", "the command calls %s, and the source has none", at)
+	}
+	last := len(m.recipe.Commands) - 1
+	m.recipe.Commands[last] = strings.Replace(m.recipe.Commands[last], wrapper, "sh "+wrapper, 1)
+	m.note("the project's wrapper %s chooses the release of Maven", at)
 	return nil
 }
 

@@ -187,6 +187,46 @@ pkg:maven/org.acme/thing@1.0 thing-1.0.pom pom.xml `
 	}
 }
 
+// TestWrapper: a buildspec that calls the project's own wrapper becomes a recipe without a
+// release of Maven, for the wrapper gets it as it gets everything else.
+func TestWrapper(t *testing.T) {
+	source := func(files ...string) map[string][]byte {
+		tree := map[string]string{"pom.xml": pom(`<groupId>org.acme</groupId><artifactId>thing</artifactId><version>1.0</version>`)}
+		tree["below/pom.xml"] = tree["pom.xml"]
+		for _, name := range files {
+			tree[name] = "#!/bin/sh"
+		}
+		released := world(t)
+		released["org/acme/thing/1.0/thing-1.0-source-release.zip"] = zipped(t, "thing-1.0", tree)
+		delete(released, "org/apache/maven/apache-maven/3.9.9/apache-maven-3.9.9-bin.tar.gz")
+		return released
+	}
+	for _, test := range []struct{ command, there, want, err string }{
+		{"./mvnw -Prelease clean package", "mvnw", "sh ./mvnw -B -Prelease clean package", ""},
+		{"cd below && ./mvnw package", "below/mvnw", "cd below && sh ./mvnw package", ""},
+		{"./mvnw package", "below/mvnw", "", "the command calls mvnw, and the source has none"},
+		{"cd below && ./mvnw package", "mvnw", "", "the command calls below/mvnw, and the source has none"},
+		{"sh ./mvnw package", "mvnw", "", "is not mvn or ./mvnw"},
+		{"./mvnw package; ./mvnw deploy", "mvnw", "", "is not mvn or ./mvnw"},
+	} {
+		text := strings.ReplaceAll(spec, "mvn -Prelease clean package -DskipTests", test.command)
+		made, err := imports(t, importer(t, source(test.there)), text, nil)
+		if test.err != "" {
+			if err == nil || !strings.Contains(err.Error(), test.err) || !strings.HasPrefix(err.Error(), "thing.buildspec:9: ") {
+				t.Errorf("%s: %v", test.command, err)
+			}
+			continue
+		}
+		if err != nil {
+			t.Errorf("%s: %v", test.command, err)
+			continue
+		}
+		if c := made.Recipe.Commands; len(c) != 1 || c[0] != test.want || len(made.Recipe.Sources) != 1 || len(made.Recipe.Environment.Variables) != 0 {
+			t.Errorf("%s: %q with %d sources, %q", test.command, c, len(made.Recipe.Sources), made.Recipe.Environment.Variables)
+		}
+	}
+}
+
 // TestOwnDependencies: a list of dependencies that the project writes itself stays.
 func TestOwnDependencies(t *testing.T) {
 	files := world(t)
@@ -299,7 +339,7 @@ func TestRefused(t *testing.T) {
 		"another pom":    {`"mvn `, `"mvn -f ../pom.xml `, nil, "the command goes to ../pom.xml, which is not in the source"},
 		"by hand":        {`"mvn `, `"SHELL mvn `, nil, "begins with SHELL: somebody types the build by hand"},
 		"no command":     {`command="mvn -Prelease clean package -DskipTests"` + "\n", "", nil, "command is missing"},
-		"other command":  {`"mvn `, `"make `, nil, "is not mvn with its arguments"},
+		"other command":  {`"mvn `, `"make `, nil, "is not mvn or ./mvnw with its arguments"},
 		"broken command": {`"mvn -Prelease`, `"mvn '-Prelease`, nil, "no line for a shell"},
 		"unknowable":     {"gitTag=v${version}", "gitTag=$(git describe)", noArchive, "gitTag: its value is the output of a command"},
 		"git runs":       {"gitTag=v${version}", "gitTag='git rev-list -1'", noArchive, "runs git to find the tag"},

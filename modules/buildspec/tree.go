@@ -21,6 +21,7 @@ type tree struct {
 	strip  int64             // path segments that all of it has in common: 0 or 1
 	poms   map[string][]byte // by path below them
 	newest time.Time         // of its files
+	files  map[string]bool   // those that say something by being there: Maven's wrapper, by path
 
 	// Of an archive that a release made of its own source:
 	generated []string // files in its root that the release's build had put there
@@ -113,13 +114,18 @@ func (r *reading) tree() (*tree, error) {
 	if len(r.files) == 0 {
 		return nil, errors.New("the source is empty")
 	}
-	t := &tree{poms: map[string][]byte{}, newest: r.newest, umask: r.umask()}
+	t := &tree{poms: map[string][]byte{}, files: map[string]bool{}, newest: r.newest, umask: r.umask()}
 	cut := 0
 	if r.common {
 		t.strip, cut = 1, len(r.top)+1
 	}
 	for name, text := range r.poms {
 		t.poms[name[cut:]] = text
+	}
+	for _, name := range r.files {
+		if path.Base(name) == path.Base(wrapper) {
+			t.files[name[cut:]] = true
+		}
 	}
 	t.generated = r.generated(cut)
 	return t, nil
