@@ -5,8 +5,10 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
+	_ "time/tzdata" // zones are checked alike on machines without tzdata
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -80,8 +82,45 @@ type content struct {
 
 func (d *decoder) content(body hcl.Body, s *hcl.BodySchema, at hcl.Range) content {
 	c, problems := body.Content(s)
-	d.diagnostics = append(d.diagnostics, problems...)
+	for _, p := range problems {
+		d.diagnostics = append(d.diagnostics, said(p, s))
+	}
 	return content{Attributes: c.Attributes, blocks: c.Blocks.ByType(), at: at}
+}
+
+// wrongLabels is the summary of a block whose name is missing, or one too many.
+const wrongLabels = "Wrong labels"
+
+// said is what hcl has against a block in words that say what to write instead. Texts of
+// its own that it changes one day pass as they are.
+func said(p *hcl.Diagnostic, s *hcl.BodySchema) *hcl.Diagnostic {
+	for _, a := range s.Attributes {
+		if p.Summary == "Missing required argument" && strings.Contains(p.Detail, strconv.Quote(a.Name)) {
+			p.Summary, p.Detail = "Argument missing", fmt.Sprintf("Set %s in this block: %s.", a.Name, required[a.Name])
+		}
+	}
+	for _, b := range s.Blocks {
+		kind, form := b.Type, b.Type+" { … }"
+		if len(b.LabelNames) > 0 {
+			form = labelled[kind]
+		}
+		if strings.HasPrefix(p.Summary, "Missing ") && strings.HasSuffix(p.Summary, " for "+kind) || p.Summary == "Extraneous label for "+kind {
+			p.Summary, p.Detail = wrongLabels, fmt.Sprintf("Write %s.", form)
+		}
+	}
+	return p
+}
+
+// required are the arguments that must be there, as people write them.
+var required = map[string]string{
+	"timestamp": `timestamp = "2026-01-31T12:00:00Z", the time that everything in the build has`,
+	"suite":     `suite = "bookworm"`, "packages": `packages = ["…"]`, "keys": `keys = ["…"], fingerprints of the archive's signing keys`,
+	"bootstrap": `bootstrap = ["…"], the packages that make the root`, "path": `path = "target/thing-1.0.jar", where the commands leave the file`,
+}
+
+// labelled are the blocks that have a name, as people write them.
+var labelled = map[string]string{
+	"recipe": `recipe "pkg:maven/group/artifact@version" { … }`, "output": `output "thing-1.0.jar" { path = "…" }, with the name that the file is published under`,
 }
 
 // one is the only block of a type, or nil.
@@ -180,10 +219,11 @@ func (d *decoder) whole(block *hcl.Block, c content, r *record.Recipe) {
 	}
 }
 
-// hasUnknown tells whether hcl met a name that it does not know.
+// hasUnknown tells whether hcl met a name that it does not know, or a block that it left
+// out for its labels.
 func (d *decoder) hasUnknown() bool {
 	return slices.ContainsFunc(d.diagnostics, func(p *hcl.Diagnostic) bool {
-		return strings.HasPrefix(p.Summary, "Unsupported ")
+		return strings.HasPrefix(p.Summary, "Unsupported ") || p.Summary == wrongLabels
 	})
 }
 
@@ -425,7 +465,7 @@ func (d *decoder) environment(c content) record.Environment {
 		e.Locale = d.matching(c, "locale", localePattern, `a locale's name, such as "C.UTF-8"`)
 	}
 	if _, set := c.Attributes["time_zone"]; set {
-		e.TimeZone = d.matching(c, "time_zone", zonePattern, `a time zone's name, such as "UTC"`)
+		e.TimeZone = d.zone(c)
 	}
 	if _, set := c.Attributes["umask"]; set {
 		e.Umask = d.matching(c, "umask", umaskPattern, `three octal digits in quotes, such as "022"`)
@@ -438,6 +478,16 @@ func (d *decoder) environment(c content) record.Environment {
 	}
 	e.WorkDir = d.folder(c, "work_dir", defaultWorkDir)
 	return e
+}
+
+// zone is a time zone by its name in the IANA database: of another name a C library makes
+// UTC without a word, and Java GMT, and the release has other times in it.
+func (d *decoder) zone(c content) string {
+	name := d.matching(c, "time_zone", zonePattern, `a time zone's name, such as "UTC"`)
+	if _, err := time.LoadLocation(name); err != nil || name == time.Local.String() {
+		d.fail(c.Attributes["time_zone"].Expr.Range(), "Unknown time zone", "There is no time zone %q. Name one of the IANA database, such as \"UTC\", \"Europe/Zurich\" or \"Etc/GMT-2\" (two hours east of Greenwich).", name)
+	}
+	return name
 }
 
 // settled are variables that a recipe sets by attributes of their own.

@@ -332,6 +332,7 @@ func TestRefused(t *testing.T) {
 		"arm":            {"jdk=17", "jdk=17\narch=aarch64", nil, "arch=aarch64: builds run on amd64"},
 		"before":         {"jdk=17", "jdk=17\nexecBefore='chmod a-x y'", nil, `execBefore`[:0] + `it runs "chmod a-x y" before the build`},
 		"locale":         {"jdk=17", "jdk=17\nlocale=tr_TR", nil, "locale=tr_TR: builder images have en_US and C"},
+		"zone":           {"jdk=17", "jdk=17\ntimezone=Mars/Olympus", nil, "timezone=Mars/Olympus is no name of the IANA database"},
 		"umask":          {"jdk=17", "jdk=17\numask=rwx", nil, "umask=rwx is no umask"},
 		"folder":         {"jdk=17", "jdk=17\nworkdir=../x", nil, "workdir=../x is no folder"},
 		"newline":        {"newline=lf", "newline=cr", nil, "newline=cr: known are lf and crlf"},
