@@ -147,20 +147,35 @@ func brokenRecipe(t *testing.T, w *world) {
 	c, ctx := w.network(t), timely(t)
 	failed(t, ctx, c, "broken", "exit")
 	if w.kind == cluster.Processes {
-		remains(t, ctx, c.Node(0))
+		remains(t, ctx, c.Node(0), string(library("broken")))
+		remains(t, ctx, c.Node(0), tried(t, ctx, c.Node(0), "broken"))
 	}
 	if a := get(t, ctx, c.Regular(0), mavenPath("broken")); a.status != 404 {
 		t.Errorf("status %d for what is not published, want 404", a.status)
 	}
 }
 
+// tried is the id of a recipe that fails where it is tried, as the command line tells it.
+func tried(t *testing.T, ctx context.Context, n *cluster.Node, name string) string {
+	t.Helper()
+	_, err := n.Pyrsia(ctx, "recipe", "test", filepath.Join(n.Recipes, name+".hcl"))
+	if err == nil {
+		t.Fatal("it builds")
+	}
+	id := regexp.MustCompile(`pyrsia build remains (try-[0-9]+)`).FindStringSubmatch(err.Error())
+	if id == nil {
+		t.Fatalf("%v; want where what it left is", err)
+	}
+	return id[1]
+}
+
 // remains wants what the failed command left: the output, which is half of one.
-func remains(t *testing.T, ctx context.Context, n *cluster.Node) {
+func remains(t *testing.T, ctx context.Context, n *cluster.Node, build string) {
 	t.Helper()
 	client := n.Client()
 	defer client.Close()
 	var packed bytes.Buffer
-	if err := client.Remains(ctx, string(library("broken")), &packed); err != nil {
+	if err := client.Remains(ctx, build, &packed); err != nil {
 		t.Fatal(err)
 	}
 	plain, err := gzip.NewReader(&packed)

@@ -601,23 +601,22 @@ func (n *Node) BuildLogs(ctx context.Context, ref string, follow bool, w io.Writ
 	return nil
 }
 
+// tryKind begins the ids of tries.
+const tryKind = "try"
+
 // Remains implements control.Builder.
 func (n *Node) Remains(ctx context.Context, ref string, w io.Writer) error {
-	b, err := n.find(ctx, ref)
+	build, err := n.buildOf(ctx, ref)
 	if err != nil {
 		return err
 	}
-	none := control.WithHint(fmt.Errorf("%w: this node has nothing that a failed build of %s left", control.ErrNotFound, b.ID),
+	none := control.WithHint(fmt.Errorf("%w: this node has nothing that a failed build of %s left", control.ErrNotFound, ref),
 		"it is kept on the node that built, for a while; `pyrsia build logs` says whether it was")
 	builder := n.builder.Load()
-	a, err := n.attemptOf(b)
-	if err != nil {
-		return err
-	}
-	if builder == nil || a == nil {
+	if builder == nil {
 		return none
 	}
-	file, err := builder.member.Remains(a.ID)
+	file, err := builder.member.Remains(build)
 	if errors.Is(err, publish.ErrUnknown) {
 		return none
 	}
@@ -627,6 +626,23 @@ func (n *Node) Remains(ctx context.Context, ref string, w io.Writer) error {
 	defer file.Close()
 	_, err = io.Copy(w, file)
 	return err
+}
+
+// buildOf is this node's own build that a reference names: the id of a try, or the hash of
+// an attempt; "" where nothing was built.
+func (n *Node) buildOf(ctx context.Context, ref string) (string, error) {
+	if strings.HasPrefix(ref, tryKind+"-") {
+		return ref, nil
+	}
+	b, err := n.find(ctx, ref)
+	if err != nil {
+		return "", err
+	}
+	a, err := n.attemptOf(b)
+	if err != nil || a == nil {
+		return "", err
+	}
+	return a.ID.String(), nil
 }
 
 func (n *Node) logPaths(builder *builder, b control.Build) []string {
@@ -759,14 +775,26 @@ func (n *Node) TryRecipe(ctx context.Context, recipe *record.Recipe, progress fu
 	}
 	defer n.trying.Unlock()
 	tried := []control.Tried{}
-	err := n.streamed("try", progress, func(id string, log *os.File) error {
+	err := n.streamed(tryKind, progress, func(id string, log *os.File) error {
 		outputs, err := b.member.TryRecipe(ctx, recipe, id, log)
 		for _, o := range outputs {
 			tried = append(tried, control.Tried{Name: o.Name, File: o.File, Reference: string(o.Verdict)})
 		}
+		if err != nil && b.left(id) {
+			err = control.WithHint(err, "what its commands left is kept for a while: pyrsia build remains "+id)
+		}
 		return err
 	})
 	return tried, err
+}
+
+// left tells whether the commands of a build left something when they failed.
+func (b *builder) left(build string) bool {
+	file, err := b.member.Remains(build)
+	if err == nil {
+		file.Close() //nolint:errcheck // only looked for
+	}
+	return err == nil
 }
 
 // PutFile implements control.Recipes.

@@ -9,8 +9,10 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
+	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/build"
 	"github.com/pyrsia/appliance/modules/durable"
 	"github.com/pyrsia/appliance/modules/ledger"
@@ -43,7 +45,7 @@ func (m *Member) build(ctx context.Context, a *ledger.Attempt) (err error) {
 		return err
 	}
 	defer os.RemoveAll(folder)
-	job := build.Job{ID: a.ID.String(), Recipe: recipe, Lock: lock, Open: m.store.Open, Folder: folder, Log: log, Remains: m.remainsPath(a.ID)}
+	job := build.Job{ID: a.ID.String(), Recipe: recipe, Lock: lock, Open: m.store.Open, Folder: folder, Log: log, Remains: m.remainsPath(a.ID.String())}
 	if len(lock.Builder) > 0 {
 		job.Builder = lock.Builder[0].SHA256
 	}
@@ -70,9 +72,7 @@ func (m *Member) failed(a *ledger.Attempt, err error) error {
 // ones, each of some hundred megabytes at the most.
 const maxRemains = 16
 
-func (m *Member) remainsPath(attempt record.Hash) string {
-	return m.buildFolder(attempt.String() + ".remains")
-}
+func (m *Member) remainsPath(build string) string { return m.buildFolder(build + ".remains") }
 
 // trimRemains removes what the oldest failed builds left.
 func (m *Member) trimRemains() {
@@ -94,10 +94,14 @@ func (m *Member) trimRemains() {
 	}
 }
 
-// Remains is a gzipped tar of what the commands of this node's build of an attempt left
-// when they failed, or ErrUnknown; the caller closes it.
-func (m *Member) Remains(attempt record.Hash) (*os.File, error) {
-	file, err := os.Open(m.remainsPath(attempt))
+// Remains is a gzipped tar of what the commands of a build of this node left when they
+// failed, or ErrUnknown; the caller closes it. The build is an attempt by its hash, or a
+// recipe that was tried by the id of its try.
+func (m *Member) Remains(build string) (*os.File, error) {
+	if artifact.CheckFile(build) != nil || strings.Contains(build, "/") {
+		return nil, fmt.Errorf("%w %.100q", ErrUnknown, build)
+	}
+	file, err := os.Open(m.remainsPath(build))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrUnknown
 	}

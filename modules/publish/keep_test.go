@@ -221,14 +221,14 @@ func TestRemains(t *testing.T) {
 		var id record.Hash
 		w.until("the build has failed", func() bool {
 			id = w.newest(recipe).ID
-			file, err := member.Remains(id)
+			file, err := member.Remains(id.String())
 			if err == nil {
 				file.Close()
 			}
 			return err == nil
 		})
 		time.Sleep(time.Minute)
-		file, err := member.Remains(id)
+		file, err := member.Remains(id.String())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -242,8 +242,10 @@ func TestRemains(t *testing.T) {
 		if left := files(t, builds, "*.remains"); len(left) != 16 {
 			t.Errorf("%d builds have remains", len(left))
 		}
-		if _, err := member.Remains(record.Hash{1}); !errors.Is(err, publish.ErrUnknown) {
-			t.Errorf("of no build: %v", err)
+		for _, none := range []string{record.Hash{1}.String(), "try-1", "../requests/x", "", "."} {
+			if _, err := member.Remains(none); !errors.Is(err, publish.ErrUnknown) {
+				t.Errorf("of no build %q: %v", none, err)
+			}
 		}
 		member.SetLimits(publish.Limits{Parallel: 1, Deadline: 2 * time.Hour, Keep: time.Hour})
 		time.Sleep(5 * time.Hour) // the attempt has expired

@@ -19,7 +19,8 @@ type Tried struct {
 // TryRecipe builds a recipe on this node alone, as an attempt would be built: its
 // inputs are found, then it runs with nothing but them. The outputs are in the store;
 // nothing is voted on, endorsed or published. The recipe need not be on the chain, its
-// builder image must be. log is for people, and its name names the folders of the work.
+// builder image must be. log is for people; id names the folders of the work, and what
+// the commands left where they failed (Remains).
 func (m *Member) TryRecipe(ctx context.Context, recipe *record.Recipe, id string, log *os.File) ([]Tried, error) {
 	lock, err := m.ResolveLock(ctx, recipe, id, log)
 	if err != nil {
@@ -30,12 +31,13 @@ func (m *Member) TryRecipe(ctx context.Context, recipe *record.Recipe, id string
 		return nil, err
 	}
 	defer os.RemoveAll(folder)
-	job := build.Job{ID: "try-" + id, Recipe: recipe, Lock: lock, Open: m.store.Open, Folder: folder, Log: log}
+	job := build.Job{ID: "try-" + id, Recipe: recipe, Lock: lock, Open: m.store.Open, Folder: folder, Log: log, Remains: m.remainsPath(id)}
 	if len(lock.Builder) > 0 {
 		job.Builder = lock.Builder[0].SHA256
 	}
 	fmt.Fprintf(log, "building %s with %d locked files and no network\n", recipe.Package, len(lock.Entries))
 	files, err := m.engine.Build(ctx, job)
+	m.trimRemains()
 	if err != nil {
 		return nil, err
 	}

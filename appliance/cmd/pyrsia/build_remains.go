@@ -31,8 +31,9 @@ func buildRemainsCommand(a *app) *cobra.Command {
 		Long: `What the commands of this node's own build left when they failed: the folders that the
 outputs would have been in, with reports of tests and whatever else is there. Printed
 as a list, or written as a gzipped tar. It is kept as long as logs are, of the last
-failed builds. It came out of a build: look at it, and run nothing of it.`,
-		Example: "  pyrsia build remains " + plexus + "\n  pyrsia build remains 7f3a9c21 -o remains.tar.gz",
+failed builds; of a recipe that fails in ` + "`pyrsia recipe test`" + `, which says the id, too. It
+came out of a build: look at it, and run nothing of it.`,
+		Example: "  pyrsia build remains " + plexus + "\n  pyrsia build remains 7f3a9c21 -o remains.tar.gz\n  pyrsia build remains try-2519847263",
 		Args:    exactly("ID|PURL"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			client := a.client()
