@@ -135,15 +135,13 @@ func (n *Node) attemptState(a *ledger.Attempt, votes []control.Vote) (control.Bu
 	case a.Expired(max(n.chain.Time(), time.Now().UnixMilli())):
 		return control.Expired, cmp.Or(n.unpublishable(a), "a majority did not vote before the deadline")
 	case a.Status == ledger.StatusCommitted:
-		if why := n.unpublishable(a); why != "" {
-			return control.Failed, why
-		}
+		why := n.unpublishable(a)
 		for _, v := range votes {
 			if v.Vote == control.VoteEqual || v.Vote == control.VoteDifferent {
-				return control.Publishing, ""
+				return control.Publishing, why
 			}
 		}
-		return control.Committed, ""
+		return control.Committed, why
 	}
 	return n.buildingState(votes)
 }

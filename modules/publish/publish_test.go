@@ -313,63 +313,123 @@ func TestNextAttempt(t *testing.T) {
 	})
 }
 
-// TestSupersedesWithOtherBytes: a recipe supersedes one whose package is published, and
-// makes other bytes. They can never be published, and whoever asked is told so as soon as
-// they are there, and in the end.
-func TestSupersedesWithOtherBytes(t *testing.T) {
+// superseding tells a story that begins with a published package, and a recipe that
+// supersedes the package's and is live.
+func superseding(t *testing.T, build func(node, try int) string, tell func(t *testing.T, w *world, second *record.Recipe)) {
+	t.Helper()
 	first, second := chaintest.Recipe(pkg, "hello"), chaintest.Recipe(pkg, "hello")
 	second.Supersedes = first.Hash().String()
 	run(t, 3, func(t *testing.T, w *world) {
 		w.everybodyHas(first)
-		for _, node := range w.nodes {
-			node.build = func(try int) (string, error) { return fmt.Sprint("content of try ", try), nil }
+		for i, node := range w.nodes {
+			node.build = func(try int) (string, error) { return build(i, try), nil }
 			node.start(0, false)
 		}
 		member := w.nodes[0].alive().member
-		ask := func() publish.Request {
-			t.Helper()
-			id, err := member.RequestBuild(pkg)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, r := range member.Requests() {
-				if r.ID == id {
-					return r
-				}
-			}
-			t.Fatalf("no request %s", id)
-			return publish.Request{}
-		}
-		ask()
+		newestRequest(t, member)
 		w.until("the first recipe's package is published", func() bool { return w.newest(first).Status == ledger.StatusPublished })
 		if why := member.Unpublishable(w.newest(first)); why != "" {
 			t.Errorf("published, and cannot be: %s", why)
 		}
 		w.everybodyHas(second)
 		w.until("the second recipe is live", func() bool { live, err := w.c.LiveRecipe(pkg); return err == nil && live.Hash == second.Hash() })
-		r := ask()
+		tell(t, w, second)
+	})
+}
+
+// newestRequest asks for the package, and is the request as it stands whenever called.
+func newestRequest(t *testing.T, m *publish.Member) func() publish.Request {
+	t.Helper()
+	id, err := m.RequestBuild(pkg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() publish.Request {
+		requests := m.Requests()
+		return requests[slices.IndexFunc(requests, func(r publish.Request) bool { return r.ID == id })]
+	}
+}
+
+// neverChanges is what is said of a result that no name is free for.
+const neverChanges = "a published name never changes"
+
+// TestSupersedesWithOtherBytes: a recipe supersedes one whose package is published, and
+// makes other bytes. They can never be published: that is said as soon as they are there,
+// and the request ends with the attempt instead of opening another one.
+func TestSupersedesWithOtherBytes(t *testing.T) {
+	superseding(t, func(_, try int) string { return fmt.Sprint("content of try ", try) }, func(t *testing.T, w *world, second *record.Recipe) {
+		member := w.nodes[0].alive().member
+		request := newestRequest(t, member)
 		asked := time.Now()
 		w.until("everybody voted", func() bool { a := w.newest(second); return a.Status == ledger.StatusCommitted && len(a.Commits) == 3 })
-		const want = "a published name never changes"
-		ended := func() publish.Request {
-			requests := member.Requests()
-			return requests[len(requests)-1]
+		if why := member.Unpublishable(w.newest(second)); !strings.Contains(why, neverChanges) || !strings.Contains(why, "sha256:") || time.Since(asked) > 5*time.Minute {
+			t.Errorf("after %v the attempt's reason is %q", time.Since(asked), why)
 		}
-		w.until("the request ends", func() bool { return ended().Done })
-		if took := time.Since(asked); took > 5*time.Minute {
-			t.Errorf("that took %v, of an attempt's two hours", took)
+		w.until("the request ends", func() bool { return request().Done })
+		if r := request(); !strings.Contains(r.Error, neverChanges) || w.newest(second).Attempt.Number != 1 {
+			t.Errorf("it ended with %q after %d attempts", r.Error, w.newest(second).Attempt.Number)
 		}
-		if why := member.Unpublishable(w.newest(second)); !strings.Contains(why, want) || !strings.Contains(why, "sha256:") {
-			t.Errorf("the attempt's reason is %q", why)
+	})
+}
+
+// TestSpoiledAttempt: an attempt of another asker, with a lock by which other bytes come
+// out, ends nobody else's request: the next attempt is opened, and published.
+func TestSpoiledAttempt(t *testing.T) {
+	superseding(t, func(_, try int) string {
+		if try == 2 {
+			return "made by a lock that leaves something out"
 		}
-		if last := ended(); last.ID != r.ID || !strings.Contains(last.Error, want) {
-			t.Errorf("it ended with %q", last.Error)
+		return "content"
+	}, func(t *testing.T, w *world, second *record.Recipe) {
+		newestRequest(t, w.nodes[2].alive().member)
+		w.until("the members have voted", func() bool { return w.newest(second).Status == ledger.StatusCommitted })
+		member := w.nodes[0].alive().member
+		request := newestRequest(t, member)
+		if _, reason := member.RequestState(request()); !strings.Contains(reason, neverChanges) {
+			t.Errorf("who waits for it reads %q", reason)
 		}
-		if again := ask(); again.ID == r.ID {
-			t.Error("asked again, it is the request that has ended")
+		w.until("it is published", func() bool { return w.newest(second).Status == ledger.StatusPublished })
+		w.until("the request ends", func() bool { return request().Done })
+		if r := request(); r.Error != "" || w.newest(second).Attempt.Number != 2 {
+			t.Errorf("after %d attempts: %q", w.newest(second).Attempt.Number, r.Error)
 		}
-		w.until("asked again, it ends at once", func() bool { return ended().Done && strings.Contains(ended().Error, want) })
-		w.published(first, "content of try 1", 3)
+	})
+}
+
+// TestDissenterAsks: what the asker itself built cannot be published, what the others built
+// can, and one of them reveals it late. The request is that publication's.
+func TestDissenterAsks(t *testing.T) {
+	superseding(t, func(node, try int) string {
+		if node == 0 && try == 2 {
+			return "something else"
+		}
+		return "content"
+	}, func(t *testing.T, w *world, second *record.Recipe) {
+		member := w.nodes[0].alive().member
+		request := newestRequest(t, member)
+		w.until("the attempt is open", func() bool { return w.newest(second).Status == ledger.StatusOpen })
+		w.still.Store(true)
+		id := w.newest(second).ID
+		w.until("everybody has committed", func() bool {
+			return !slices.ContainsFunc(w.nodes, func(n *node) bool {
+				n.mu.Lock()
+				defer n.mu.Unlock()
+				return n.said["commit"][id] == 0
+			})
+		})
+		w.nodes[2].stop()
+		w.still.Store(false)
+		w.until("the commits stand", func() bool { a := w.newest(second); return a.Status == ledger.StatusCommitted && len(a.Commits) == 3 })
+		time.Sleep(10 * time.Minute)
+		if why := member.Unpublishable(w.newest(second)); request().Done || !strings.Contains(why, neverChanges) {
+			t.Errorf("%+v, %q", request(), why)
+		}
+		w.nodes[2].start(0, false)
+		w.until("it is published", func() bool { return w.newest(second).Status == ledger.StatusPublished })
+		w.until("the request ends", func() bool { return request().Done })
+		if r := request(); r.Error != "" {
+			t.Errorf("it ended with %q", r.Error)
+		}
 	})
 }
 

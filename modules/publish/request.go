@@ -146,7 +146,11 @@ func (m *Member) RequestState(r Request) (state, reason string) {
 	}
 	if earlier := m.awaits(r, live); earlier != nil {
 		until := time.UnixMilli(earlier.Attempt.Deadline).UTC().Format(time.RFC3339)
-		return "waiting", fmt.Sprintf("attempt %d is open until %s: its outcome is this request's, or the next attempt begins then", earlier.Attempt.Number, until)
+		reason := fmt.Sprintf("attempt %d is open until %s: its outcome is this request's, or the next attempt begins then", earlier.Attempt.Number, until)
+		if why := m.Unpublishable(earlier); why != "" {
+			reason += "; " + why
+		}
+		return "waiting", reason
 	}
 	if r.Attempt != nil {
 		return "holding", "members get the locked files from their own upstreams"
@@ -299,12 +303,6 @@ const maxExpired = 3
 // outcome or may still be. An attempt that expired, though the members did not fail to
 // build it, is followed by another one.
 func (m *Member) settled(r *Request, newest *ledger.Attempt) bool {
-	// The attempt itself stays until its deadline; another one of the recipe would make
-	// the same.
-	if why := m.Unpublishable(newest); why != "" {
-		m.end(*r, why)
-		return true
-	}
 	switch {
 	case newest.Status == ledger.StatusPublished:
 		m.end(*r, "")
@@ -318,8 +316,12 @@ func (m *Member) settled(r *Request, newest *ledger.Attempt) bool {
 		return true
 	}
 	failed, hopeless := m.saidOf(*r, NoteFailed)
+	why := m.Unpublishable(newest)
+	// With this request's own lock another attempt would make the same. Whoever asked with
+	// another lock must not end it.
+	hopeless = hopeless || why != "" && r.Attempt.Digest() == newest.Attempt.Digest()
 	if r.Expired++; hopeless || r.Expired >= maxExpired {
-		reason := fmt.Sprintf("attempt %d expired: a majority did not vote in time", newest.Attempt.Number)
+		reason := cmp.Or(why, fmt.Sprintf("attempt %d expired: a majority did not vote in time", newest.Attempt.Number))
 		if len(failed) > 0 {
 			reason += "; it failed on " + strings.Join(failed, "; ")
 		}
@@ -331,17 +333,13 @@ func (m *Member) settled(r *Request, newest *ledger.Attempt) bool {
 	return false
 }
 
-// votesTaken is how long after the commits the votes have come in, whatever they say: what
-// can be published then is.
-const votesTaken = time.Minute
-
-// Unpublishable says why what this node built in an attempt, which everybody voted on, can
-// never be published, "" where nothing is known against it: a name is published with other
-// bytes, and names never change (docs/protocol.md, Names). Members vote on it all the same,
-// for the record shows who built what; but no proposer can make a block of it.
+// Unpublishable says why what this node built in an attempt can never be published, ""
+// where nothing is known against it: a name is published with other bytes, and names never
+// change (docs/protocol.md, Names). Members vote on it all the same, for the record shows
+// who built what; but no proposer can make a block of it. Another member's result may be
+// published still, so that this explains and decides nothing until the attempt has expired.
 func (m *Member) Unpublishable(a *ledger.Attempt) string {
-	voted := time.UnixMilli(a.CommitTime).Add(votesTaken)
-	if a.Status != ledger.StatusCommitted || time.Now().Before(voted) {
+	if a.Status != ledger.StatusCommitted {
 		return ""
 	}
 	statement, _, ok, err := m.votes.Outcome(a.ID)
