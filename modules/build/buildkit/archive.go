@@ -279,13 +279,10 @@ func (u *unpacker) tarEntry(h *tar.Header, content io.Reader) error {
 	}
 }
 
-// solid refuses a sparse file (GNU tar's PAX form, which archive/tar expands):
-// a few bytes of archive would become any number of zeros.
+// solid refuses a sparse file.
 func solid(h *tar.Header) error {
-	for key := range h.PAXRecords {
-		if strings.HasPrefix(key, "GNU.sparse.") {
-			return fmt.Errorf("%w: %.200q is a sparse file", errInput, h.Name)
-		}
+	if archive.IsSparse(h) {
+		return fmt.Errorf("%w: %.200q is a sparse file", errInput, h.Name)
 	}
 	return nil
 }

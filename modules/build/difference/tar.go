@@ -8,7 +8,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
-	"strings"
+
+	"github.com/pyrsia/appliance/modules/archive"
 )
 
 // stabiliser reads a value of an entry, and its normal form: entries with equal
@@ -83,9 +84,9 @@ func (p *position) Read(data []byte) (int, error) {
 
 func openTar(_ *comparison, b *blob) (*tree, error) {
 	p := &position{from: b.reader()}
-	archive, t := tar.NewReader(p), new(tree)
+	files, t := tar.NewReader(p), new(tree)
 	for {
-		h, err := archive.Next()
+		h, err := files.Next()
 		if errors.Is(err, io.EOF) {
 			return t, t.remainder(b, p.at)
 		}
@@ -102,13 +103,10 @@ func openTar(_ *comparison, b *blob) (*tree, error) {
 func (t *tree) tarMember(h *tar.Header, b *blob, offset int64) error {
 	m := member{name: h.Name, size: h.Size, fields: func() []field { return tarMetadata(h) }}
 	t.text += len(h.Linkname) + len(h.Uname) + len(h.Gname)
-	if h.Typeflag == tar.TypeGNUSparse {
+	if archive.IsSparse(h) {
 		return fmt.Errorf("%.200q is a sparse file", h.Name)
 	}
 	for key, value := range h.PAXRecords {
-		if strings.HasPrefix(key, "GNU.sparse.") {
-			return fmt.Errorf("%.200q is a sparse file", h.Name)
-		}
 		t.text += len(key) + len(value)
 	}
 	if !slices.Contains(contentless, h.Typeflag) {

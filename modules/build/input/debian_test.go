@@ -2,6 +2,7 @@ package input
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os"
 	"path/filepath"
@@ -47,6 +48,19 @@ func debianWorld(t testing.TB) (*world, *debiantest.Archive, *record.Recipe) {
 		w.bothDebian(path, content)
 	}
 	return w, a, jdkRecipe(a)
+}
+
+// TestSecondKeyring: a keyring package that hides the suite's own is refused, unread.
+func TestSecondKeyring(t *testing.T) {
+	w, _, recipe := debianWorld(t)
+	lock := resolve(t, w.asker, recipe, nil)
+	hides := "a/debian-archive-keyring_9_all.deb"
+	lock.Entries = append(lock.Entries, record.LockEntry{Kind: "debian", Path: hides, Proof: record.ProofDebian, File: w.asker.store.put(t, "!<arch>\n")})
+	lock.Sort()
+	err := w.voter.keeper.Hold(t.Context(), recipe, lock, nil)
+	if !errors.Is(err, ErrPoisoned) || !strings.Contains(err.Error(), hides) {
+		t.Errorf("%v, want a refusal that names it", err)
+	}
 }
 
 func TestDebian(t *testing.T) {

@@ -259,17 +259,24 @@ func (h *holding) inRelease(ctx context.Context, entries []record.LockEntry) (*a
 
 // keyringPackage is Debian's keyring package, if the lock has it. It is got
 // before anything is proven about it: only keys with the recipe's fingerprints
-// are taken from it.
+// are taken from it. A second one would hide it, and no suite has two.
 func (h *holding) keyringPackage(ctx context.Context, entries []record.LockEntry) (*artifact.Descriptor, error) {
-	for _, e := range entries {
+	var found *record.LockEntry
+	for i, e := range entries {
 		if !strings.Contains(e.Path, "/"+keyringPrefix) || e.File.Size > maxKeyring {
 			continue
 		}
-		// one counts it again when it comes to it
-		err := h.fetchProven(ctx, e, h.places("debian", place{}, e.Path), func(int64) {})
-		return &e.File, err
+		if found != nil {
+			return nil, poisoned(e.Path, "the lock has a second keyring package, %s", found.Path)
+		}
+		found = &entries[i]
 	}
-	return nil, nil
+	if found == nil {
+		return nil, nil
+	}
+	// one counts it again when it comes to it
+	err := h.fetchProven(ctx, *found, h.places("debian", place{}, found.Path), func(int64) {})
+	return &found.File, err
 }
 
 func (h *holding) indexes(ctx context.Context, a *archive, entries []record.LockEntry) ([]record.LockEntry, error) {

@@ -43,11 +43,17 @@ func eachParagraph(r io.Reader, want func(field string) bool, visit func(fields 
 	return p.flush(visit)
 }
 
+// maxParagraph bounds what is kept of a paragraph, bytes; the list of files in the Release
+// of Debian has half a million.
+const maxParagraph = 16 << 20
+
 type paragraph struct {
 	want   func(string) bool
 	fields map[string]string
-	lines  int    // seen since the paragraph began
-	field  string // that a continuation line belongs to, "" where it is not kept
+	lines  int      // seen since the paragraph began
+	size   int      // of what is kept, bytes
+	field  string   // that a continuation line belongs to, "" where it is not kept
+	parts  []string // of that field, its lines
 }
 
 func (p *paragraph) add(line string) error {
@@ -59,7 +65,7 @@ func (p *paragraph) add(line string) error {
 	if !found || name == "" || strings.ContainsAny(name, " \t") {
 		return fmt.Errorf("%w: line %.80q is no field", ErrMalformed, line)
 	}
-	p.field = ""
+	p.join()
 	if !p.want(name) {
 		return nil
 	}
@@ -69,25 +75,44 @@ func (p *paragraph) add(line string) error {
 	if len(p.fields) == maxFields {
 		return fmt.Errorf("%w: more than %d fields in a paragraph", ErrMalformed, maxFields)
 	}
-	p.field, p.fields[name] = name, strings.TrimSpace(value)
+	p.field, p.fields[name] = name, ""
+	return p.keep(value)
+}
+
+// keep adds a line to the field that is read.
+func (p *paragraph) keep(text string) error {
+	text = strings.TrimSpace(text)
+	if p.size += len(text) + 1; p.size > maxParagraph {
+		return fmt.Errorf("%w: a paragraph has more than %d bytes", ErrMalformed, maxParagraph)
+	}
+	p.parts = append(p.parts, text)
 	return nil
+}
+
+// join ends the field that is read.
+func (p *paragraph) join() {
+	if p.field != "" {
+		p.fields[p.field] = strings.Join(p.parts, "\n")
+	}
+	p.field, p.parts = "", nil
 }
 
 func (p *paragraph) continuation(line string) error {
 	if p.lines == 1 {
 		return fmt.Errorf("%w: a paragraph begins with a continuation line %.80q", ErrMalformed, line)
 	}
-	if p.field != "" {
-		p.fields[p.field] += "\n" + strings.TrimSpace(line)
+	if p.field == "" {
+		return nil
 	}
-	return nil
+	return p.keep(line)
 }
 
 func (p *paragraph) flush(visit func(map[string]string) error) error {
 	if p.lines == 0 {
 		return nil
 	}
+	p.join()
 	fields := p.fields
-	p.fields, p.lines, p.field = map[string]string{}, 0, ""
+	p.fields, p.lines, p.size = map[string]string{}, 0, 0
 	return visit(fields)
 }

@@ -26,9 +26,10 @@ func Keyrings(deb []byte) ([][]byte, error) {
 		return nil, fmt.Errorf("keyring package: %w", err)
 	}
 	var keyrings [][]byte
-	archive := tar.NewReader(&bounded{r: data, left: maxKeyringUnpacked})
+	files := tar.NewReader(&bounded{r: data, left: maxKeyringUnpacked})
+	left := int64(maxKeyringUnpacked) // of what comes out of the tar, which may be more than goes in
 	for {
-		header, err := archive.Next()
+		header, err := files.Next()
 		if errors.Is(err, io.EOF) {
 			return keyrings, nil
 		}
@@ -38,7 +39,10 @@ func Keyrings(deb []byte) ([][]byte, error) {
 		if header.Typeflag != tar.TypeReg || path.Dir(path.Clean("/"+header.Name)) != "/usr/share/keyrings" {
 			continue
 		}
-		keyring, err := io.ReadAll(archive)
+		if left -= header.Size; left < 0 || archive.IsSparse(header) {
+			return nil, fmt.Errorf("keyring package: %w: its keyrings have more than %d bytes, or holes", ErrMalformed, maxKeyringUnpacked)
+		}
+		keyring, err := io.ReadAll(files)
 		if err != nil {
 			return nil, fmt.Errorf("keyring package: %w: %w", ErrMalformed, err)
 		}

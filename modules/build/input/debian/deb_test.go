@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"testing"
 
 	"github.com/ulikunitz/xz"
@@ -95,6 +96,8 @@ func TestKeyrings(t *testing.T) {
 		"zstd":            ar("data.tar.zst", "x"),
 		"no xz":           ar("data.tar.xz", "this is not an xz stream at all, but long enough"),
 		"huge dictionary": ar("data.tar.xz", hugeDictionary(packXZ(t, xz.WriterConfig{DictCap: 1 << 16}, data))),
+		"holes":           ar("data.tar", sparse("usr/share/keyrings/a.gpg", 1<<40)),
+		"small holes":     ar("data.tar", sparse("usr/share/keyrings/a.gpg", 1<<10)),
 		"bomb":            ar("data.tar.gz", packGzip(t, tarOf(t, "usr/share/keyrings/a.gpg", string(make([]byte, maxKeyringUnpacked))))),
 		"flipped bit":     flip(whole, len(whole)-200),
 	} {
@@ -104,6 +107,34 @@ func TestKeyrings(t *testing.T) {
 			t.Errorf("%s: %v, want ErrMalformed", name, err)
 		}
 	}
+}
+
+// sparse is a tar of one file that is nothing but a hole, in GNU tar's form for PAX.
+func sparse(name string, size int64) string {
+	record := func(key, value string) string {
+		n := len(key) + len(value) + 3
+		for len(fmt.Sprint(n))+len(key)+len(value)+3 != n {
+			n++
+		}
+		return fmt.Sprintf("%d %s=%s\n", n, key, value)
+	}
+	block := func(text string) string { return text + strings.Repeat("\x00", (512-len(text)%512)%512) }
+	header := func(name string, size int, kind byte) string {
+		b := make([]byte, 512)
+		copy(b, name)
+		copy(b[100:], "0000644\x000000000\x000000000\x00")
+		copy(b[124:], fmt.Sprintf("%011o\x0000000000000\x00        %c", size, kind))
+		copy(b[257:], "ustar\x0000")
+		sum := 0
+		for _, c := range b {
+			sum += int(c)
+		}
+		copy(b[148:], fmt.Sprintf("%06o\x00 ", sum))
+		return string(b)
+	}
+	pax := record("GNU.sparse.major", "1") + record("GNU.sparse.minor", "0") + record("GNU.sparse.name", name) + record("GNU.sparse.realsize", fmt.Sprint(size))
+	content := block(fmt.Sprintf("1\n%d\n0\n", size))
+	return header("PaxHeaders/a", len(pax), 'x') + block(pax) + header(name, len(content), '0') + content + strings.Repeat("\x00", 1024)
 }
 
 // hugeDictionary lets the block's header ask for 4 GiB.

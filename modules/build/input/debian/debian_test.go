@@ -272,6 +272,37 @@ func TestParseRelease(t *testing.T) {
 	}
 }
 
+// TestLongFields: continuation lines cost what they are long, and have a bound together.
+func TestLongFields(t *testing.T) {
+	all := func(string) bool { return true }
+	lines := strings.Repeat(" x\n", 1_000_000)
+	var got string
+	err := eachParagraph(strings.NewReader("A: y\n"+lines+"B: z\n\nA: second\n"), all, func(fields map[string]string) error {
+		if got == "" {
+			got = fields["A"] + "|" + fields["B"]
+		} else if fields["A"] != "second" || len(fields) != 1 {
+			t.Errorf("the second paragraph has %.100v", fields)
+		}
+		return nil
+	})
+	if want := "y" + strings.Repeat("\nx", 1_000_000) + "|z"; err != nil || got != want {
+		t.Errorf("%d bytes instead of %d, %v", len(got), len(want), err)
+	}
+	for _, text := range []string{
+		"A: y\n" + strings.Repeat(" "+strings.Repeat("x", 1000)+"\n", maxParagraph/1000),
+		"A: y\n" + strings.Repeat(" x\n", maxParagraph/2),
+	} {
+		if err := eachParagraph(strings.NewReader(text), all, func(map[string]string) error { return nil }); !errors.Is(err, ErrMalformed) {
+			t.Errorf("a paragraph of %d bytes: %v", len(text), err)
+		}
+	}
+	// What nobody asked for is not kept.
+	none := func(string) bool { return false }
+	if err := eachParagraph(strings.NewReader("A: y\n"+strings.Repeat(" x\n", maxParagraph/2)), none, func(map[string]string) error { return nil }); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestArchitecture(t *testing.T) {
 	for platform, want := range map[string]string{"linux/amd64": "amd64", "linux/arm64": "arm64", "linux/arm/v7": "armhf", "linux/ppc64le": "ppc64el", "linux/386": "i386", "linux/riscv64": "riscv64", "linux/s390x": "s390x"} {
 		if got, err := Architecture(platform); got != want || err != nil {

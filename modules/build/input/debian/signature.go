@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/ProtonMail/go-crypto/openpgp"
+	"github.com/ProtonMail/go-crypto/openpgp/armor"
 	"github.com/ProtonMail/go-crypto/openpgp/clearsign"
 	"github.com/ProtonMail/go-crypto/openpgp/packet"
 )
@@ -96,7 +98,7 @@ func verifyOne(text []byte, signature *packet.Signature, keys openpgp.EntityList
 func trusted(keyrings [][]byte, fingerprints []string) openpgp.EntityList {
 	var keys openpgp.EntityList
 	for _, keyring := range keyrings {
-		for _, entity := range readKeyring(keyring) {
+		for _, entity := range readKeyring(keyring, fingerprints) {
 			if hasNamed(entity, fingerprints) {
 				keys = append(keys, entity)
 			}
@@ -105,18 +107,108 @@ func trusted(keyrings [][]byte, fingerprints []string) openpgp.EntityList {
 	return keys
 }
 
-// readKeyring reads a keyring, armored or not. One that cannot be read has no
+// readKeyring reads the keys of a keyring, armored or not, that have one of the
+// fingerprints. A keyring comes from whoever sent it, and reading a key verifies its
+// signatures of itself: other keys are not looked at. A keyring that cannot be read has no
 // keys: whether the key that counts was found is said where it is looked for.
-func readKeyring(data []byte) openpgp.EntityList {
-	read := openpgp.ReadKeyRing
+func readKeyring(data []byte, fingerprints []string) openpgp.EntityList {
+	var from io.Reader = bytes.NewReader(data)
 	if bytes.HasPrefix(data, []byte("-----BEGIN PGP")) {
-		read = openpgp.ReadArmoredKeyRing
+		block, err := armor.Decode(from)
+		if err != nil {
+			return nil
+		}
+		from = io.LimitReader(block.Body, int64(len(data)))
 	}
-	entities, err := read(bytes.NewReader(data))
+	var chosen bytes.Buffer
+	for _, key := range certificates(from) {
+		if key.named(fingerprints) {
+			key.write(&chosen)
+		}
+	}
+	entities, err := openpgp.ReadKeyRing(&chosen)
 	if err != nil {
 		return nil
 	}
 	return entities
+}
+
+// Bounds of what is verified of a key before it is trusted. Debian's have some tens of
+// packets and 4096 bits.
+const (
+	maxKeyPackets = 256
+	maxKeyBits    = 8192
+)
+
+// Tags of OpenPGP packets (RFC 9580, 5).
+const (
+	tagKey    = 6
+	tagSubkey = 14
+)
+
+// certificate is a key as it lies in a keyring, with its subkeys, names and signatures.
+type certificate struct {
+	packets []*packet.OpaquePacket
+	keys    []*packet.PublicKey
+}
+
+// certificates cuts a keyring into its keys, verifying nothing, as far as it can be read.
+// Left out are subkeys that cannot be used here, and what goes with them.
+func certificates(from io.Reader) []*certificate {
+	var all []*certificate
+	var current *certificate // nil where what comes belongs to nothing that is wanted
+	dropped := false         // the signatures that come are a subkey's that was left out
+	for packets := packet.NewOpaqueReader(from); ; {
+		p, err := packets.Next()
+		if err != nil {
+			return all
+		}
+		if p.Tag == tagKey || p.Tag == tagSubkey {
+			key := usable(p)
+			if p.Tag == tagKey {
+				current = nil
+				if key != nil {
+					current = new(certificate)
+					all = append(all, current)
+				}
+			}
+			if dropped = key == nil; !dropped && current != nil {
+				current.keys = append(current.keys, key)
+			}
+		}
+		if current != nil && !dropped {
+			current.packets = append(current.packets, p)
+		}
+	}
+}
+
+// usable is a key that can be judged in little time, nil for any other. What DSA costs
+// grows with a size that its owner chooses, and no archive signs by it any more.
+func usable(p *packet.OpaquePacket) *packet.PublicKey {
+	parsed, err := p.Parse()
+	key, is := parsed.(*packet.PublicKey)
+	if err != nil || !is {
+		return nil
+	}
+	switch key.PubKeyAlgo {
+	case packet.PubKeyAlgoRSA, packet.PubKeyAlgoRSASignOnly, packet.PubKeyAlgoECDSA, packet.PubKeyAlgoEdDSA, packet.PubKeyAlgoEd25519, packet.PubKeyAlgoEd448:
+	default:
+		return nil
+	}
+	if bits, err := key.BitLength(); err != nil || bits > maxKeyBits {
+		return nil
+	}
+	return key
+}
+
+func (c *certificate) named(fingerprints []string) bool {
+	return len(c.packets) <= maxKeyPackets && slices.ContainsFunc(c.keys, func(k *packet.PublicKey) bool { return named(k, fingerprints) })
+}
+
+func (c *certificate) write(to *bytes.Buffer) {
+	for _, p := range c.packets {
+		p.Serialize(to) //nolint:errcheck // a buffer takes everything
+	}
 }
 
 func hasNamed(entity *openpgp.Entity, fingerprints []string) bool {

@@ -3,8 +3,10 @@ package debian
 import (
 	"bytes"
 	"crypto"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -81,6 +83,62 @@ func sign(t testing.TB, text string, when time.Time, keys ...*packet.PrivateKey)
 }
 
 func hexOf(key *packet.PublicKey) string { return strings.ToUpper(hex.EncodeToString(key.Fingerprint)) }
+
+// mpi is a number of so many bits in OpenPGP's form, odd and made of equal bytes.
+func mpi(bits int, fill byte) []byte {
+	n := bytes.Repeat([]byte{fill | 0x81}, bits/8)
+	return append([]byte{byte(bits >> 8), byte(bits)}, n...)
+}
+
+func packetOf(tag byte, body []byte) []byte {
+	header := []byte{0xC0 | tag, 0xff, 0, 0, 0, 0}
+	binary.BigEndian.PutUint32(header[2:], uint32(len(body)))
+	return append(header, body...)
+}
+
+// slowKey is the body of a DSA key whose size makes it take minutes to verify its forged
+// signature of itself.
+func slowKey() (body, signature []byte) {
+	body = []byte{4, 0x60, 0, 0, 0, byte(packet.PubKeyAlgoDSA)}
+	for i := range byte(4) {
+		body = append(body, mpi(65_528, i<<1)...)
+	}
+	hashed := []byte{5, 2, 0x60, 0, 0, 1}
+	signature = append([]byte{4, 0x13, byte(packet.PubKeyAlgoDSA), 8, 0, byte(len(hashed))}, hashed...)
+	signature = append(append(append(signature, 0, 0, 0, 0), mpi(65_520, 0)...), mpi(65_520, 2)...)
+	return body, signature
+}
+
+// TestHostileKeyring: of a keyring that somebody sent nothing is verified but the keys that
+// are named, and of those none that takes long. It ends within the test's time.
+func TestHostileKeyring(t *testing.T) {
+	key := testKey(t)
+	named := []string{hexOf(key.PrimaryKey)}
+	signed := sign(t, release, signedAt, key.PrivateKey)
+	body, forged := slowKey()
+	slow := slices.Concat(packetOf(tagKey, body), packetOf(13, []byte("somebody")), packetOf(2, forged))
+	asSubkey := slices.Concat(ring(t, key), packetOf(tagSubkey, body), packetOf(2, forged))
+	parsed, err := packet.Read(bytes.NewReader(slow))
+	if err != nil {
+		t.Fatal(err)
+	}
+	slowName := hexOf(parsed.(*packet.PublicKey))
+	for name, c := range map[string]struct {
+		ring []byte
+		keys []string
+		want error
+	}{
+		"before the key":    {append(bytes.Repeat(slow, 100), ring(t, key)...), named, nil},
+		"after the key":     {append(ring(t, key), bytes.Repeat(slow, 100)...), named, nil},
+		"as a subkey of it": {asSubkey, named, nil},
+		"named itself":      {slow, []string{slowName}, ErrNoKey},
+		"no end of packets": {append(ring(t, key), bytes.Repeat(packetOf(2, []byte("no signature")), maxKeyPackets)...), named, ErrNoKey},
+	} {
+		if _, err := Verify(signed, [][]byte{c.ring}, c.keys); !errors.Is(err, c.want) {
+			t.Errorf("%s: %v, want %v", name, err, c.want)
+		}
+	}
+}
 
 func TestVerify(t *testing.T) {
 	key, other := testKey(t), testKey(t)
