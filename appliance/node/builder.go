@@ -97,7 +97,7 @@ func (b *builder) openVotes(*config.Config) (err error) {
 func (b *builder) makeInputs(cfg *config.Config) (err error) {
 	n := b.node
 	b.inputs, err = input.New(input.Config{
-		Upstreams: inputUpstreams(cfg), Store: inputStore{pinning{n.store}}, Lent: lentStore{n.store}, Chain: inputChain{n.chain}, Peer: blobs{n.host, n.store},
+		Upstreams: inputUpstreams(cfg), Store: lentStore{n.store}, Lent: lentStore{n.store}, Chain: inputChain{n.chain}, Peer: blobs{n.host, n.store},
 		Folder: n.folder("inputs"),
 	})
 	if err != nil {

@@ -146,9 +146,20 @@ func (b blobs) Fetch(ctx context.Context, d artifact.Descriptor) error {
 	return b.host.Fetch(ctx, d)
 }
 
-// pinning is the store as a member's: the inputs and outputs that it puts there
-// it must keep, since a later rebuild must not depend on an upstream.
+// pinning is the store as a member's: the outputs that it puts there, and the inputs of
+// what it builds, it must keep, since a later rebuild must not depend on an upstream.
 type pinning struct{ *disk.Store }
+
+// Keep implements publish.Store. What has gone since it was fetched is no input.
+func (p pinning) Keep(digest artifact.SHA256) error {
+	if err := p.Store.Pin(digest); err != nil {
+		return err
+	}
+	if !p.Store.Has(digest) {
+		return errors.Join(fmt.Errorf("%s had to go for other files; distribution.quota leaves too little room", digest), p.Store.Unpin(digest))
+	}
+	return nil
+}
 
 func (p pinning) Put(ctx context.Context, r io.Reader) (artifact.Descriptor, error) {
 	d, err := p.Store.Put(ctx, r)
@@ -166,20 +177,8 @@ func (p pinning) Lend(ctx context.Context, r io.Reader) (artifact.Descriptor, er
 // Release implements publish.Store.
 func (p pinning) Release(digest artifact.SHA256) error { return p.Store.Unpin(digest) }
 
-// inputStore is the store as that of locked inputs.
-type inputStore struct{ pinning }
-
-// Stat implements input.Store. What is here already, as a client asked for it or a recipe
-// was tried with it, is an input from now on and must be kept as well.
-func (s inputStore) Stat(digest artifact.SHA256) (artifact.Descriptor, bool) {
-	d, err := s.Store.Stat(digest)
-	if err == nil {
-		err = s.Store.Pin(digest)
-	}
-	return d, err == nil
-}
-
-// lentStore is the store for what is only compared with.
+// lentStore is the store for inputs before they are an attempt's, which whoever asks
+// chooses, and for what is only tried or compared with.
 type lentStore struct{ *disk.Store }
 
 func (s lentStore) Stat(digest artifact.SHA256) (artifact.Descriptor, bool) {

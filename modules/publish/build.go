@@ -40,6 +40,9 @@ func (m *Member) build(ctx context.Context, a *ledger.Attempt) (err error) {
 	if err != nil {
 		return m.failed(a, err)
 	}
+	if err := m.keepInputs(lock); err != nil {
+		return m.failed(a, err)
+	}
 	folder, err := m.emptyFolder(a.ID.String() + ".out")
 	if err != nil {
 		return err

@@ -77,6 +77,8 @@ type Store interface {
 	Put(ctx context.Context, r io.Reader) (artifact.Descriptor, error)
 	Open(digest artifact.SHA256) (*os.File, error)
 	Has(digest artifact.SHA256) bool
+	// Keep has a file stay, as if Put had put it.
+	Keep(digest artifact.SHA256) error
 	// Lend is Put for what nobody needs for long: it may go when room is needed.
 	Lend(ctx context.Context, r io.Reader) (artifact.Descriptor, error)
 	// Release lets a file go that Put has kept, where nothing else wants it.
@@ -87,7 +89,8 @@ type Store interface {
 type Inputs interface {
 	// Resolve makes the lock of a recipe; log is for people.
 	Resolve(ctx context.Context, recipe *record.Recipe, job build.Job) (*record.Lock, error)
-	// Hold gets every file of the lock, by its proof, into the store.
+	// Hold gets every file of the lock, by its proof, into the store. They stay only if
+	// they are kept: asking for a lock must not fill anybody's disk.
 	Hold(ctx context.Context, recipe *record.Recipe, lock *record.Lock, log io.Writer) error
 	// Reference gets the file that this node's own upstream has under a name into the
 	// store, or an error that wraps ErrNoReference.
@@ -703,6 +706,22 @@ func (m *Member) inputsOf(ctx context.Context, a record.Attempt, log io.Writer) 
 		return nil, nil, err
 	}
 	return recipe, lock, m.inputs.Hold(ctx, recipe, lock, log)
+}
+
+// keepInputs has the locked files of an attempt stay, for a later rebuild must not depend on
+// an upstream. A majority holds them, or there were no attempt.
+func (m *Member) keepInputs(lock *record.Lock) error {
+	for _, e := range lock.Entries {
+		if err := m.store.Keep(e.File.SHA256); err != nil {
+			return fmt.Errorf("keep %s: %w", e.Path, err)
+		}
+	}
+	for _, b := range lock.Builder {
+		if err := m.store.Keep(b.SHA256); err != nil {
+			return fmt.Errorf("keep the builder image: %w", err)
+		}
+	}
+	return nil
 }
 
 func (m *Member) recipe(hash record.Hash) (*record.Recipe, error) {

@@ -236,6 +236,14 @@ func TestOutcomes(t *testing.T) {
 				if (state == "published") != (test.votes > 0) || reason != r.Error {
 					t.Errorf("%s: %s", state, reason)
 				}
+				for i, node := range w.nodes {
+					node.mu.Lock()
+					kept, built := node.kept[chaintest.Describe([]byte("plugin")).SHA256], node.builds > 0
+					node.mu.Unlock()
+					if kept != built {
+						t.Errorf("node %d keeps the locked file: %v, it has built: %v", i, kept, built)
+					}
+				}
 				if test.votes == 0 {
 					if p, err := w.c.Resolve(recipe.Files()[0]); !errors.Is(err, ledger.ErrNotFound) {
 						t.Errorf("published: %+v, %v", p, err)

@@ -59,6 +59,7 @@ type node struct {
 	differ      func()            // told of each explanation; nil for no one
 
 	mu     sync.Mutex // guards what follows, and the pool
+	kept   map[artifact.SHA256]bool
 	taken  map[time.Time]int
 	said   map[string]map[record.Hash]int // how often it said what, by kind
 	life   *life
@@ -391,6 +392,17 @@ func (l *life) Lend(ctx context.Context, r io.Reader) (artifact.Descriptor, erro
 
 // Release implements publish.Store.
 func (l *life) Release(digest artifact.SHA256) error { return os.Remove(l.node.store.path(digest)) }
+
+// Keep implements publish.Store.
+func (l *life) Keep(digest artifact.SHA256) error {
+	l.node.mu.Lock()
+	defer l.node.mu.Unlock()
+	if l.node.kept == nil {
+		l.node.kept = map[artifact.SHA256]bool{}
+	}
+	l.node.kept[digest] = true
+	return nil
+}
 
 // Open implements publish.Store.
 func (l *life) Open(digest artifact.SHA256) (*os.File, error) {
