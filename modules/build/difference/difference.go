@@ -289,6 +289,9 @@ func (c *comparison) members(path string, l, r *tree, at level) error {
 	}
 	slices.Sort(names)
 	for _, name := range names {
+		if err := c.alive(); err != nil { // members without content are compared without a read
+			return err
+		}
 		e := &Entry{Path: path + "!/" + name}
 		lm, rm := l.member(name), r.member(name)
 		if err := c.member(e, lm, rm, at); err != nil {

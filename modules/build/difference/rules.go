@@ -130,18 +130,22 @@ func withoutComments(text []byte) []byte {
 var manifestNoise = []string{"Bnd-LastModified", "Build-Jdk", "Build-Jdk-Spec", "Build-Time", "Built-By", "Created-By"}
 
 // attributes are those of a manifest's sections, each with the lines that continue
-// it. An empty line is an attribute that ends its section.
+// it: all are parts of the manifest itself. An empty line is an attribute that ends its
+// section.
 func attributes(manifest []byte) (sections [][][]byte) {
 	var section [][]byte
+	begin, end := 0, 0 // of the attribute that is read
 	for line := range bytes.Lines(manifest) {
+		at := end
+		end += len(line)
 		switch {
 		case len(bytes.TrimRight(line, "\r\n")) == 0:
 			sections = append(sections, append(section, line))
 			section = nil
 		case line[0] == ' ' && len(section) > 0:
-			last := len(section) - 1
-			section[last] = slices.Concat(section[last], line)
+			section[len(section)-1] = manifest[begin:end:end]
 		default:
+			begin = at
 			section = append(section, line)
 		}
 	}

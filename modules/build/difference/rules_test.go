@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -176,5 +177,41 @@ func TestExplainsEveryRule(t *testing.T) {
 	}
 	if Explain("zip") != "" {
 		t.Error("a rule that does not exist is explained")
+	}
+}
+
+// TestAttributes: continuation lines go with their attribute, however many there are, and
+// nothing of a manifest gets lost.
+func TestAttributes(t *testing.T) {
+	sections := attributes([]byte("A: 1\n 2\n 3\nB: x\r\n\r\n lone\nName: n\n y"))
+	var got []string
+	for _, section := range sections {
+		for _, attribute := range section {
+			got = append(got, string(attribute))
+		}
+		got = append(got, "|")
+	}
+	want := []string{"A: 1\n 2\n 3\n", "B: x\r\n", "\r\n", "|", " lone\n", "Name: n\n y", "|"}
+	if !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+	long := []byte("A: 1\n" + strings.Repeat(" \n", 100_000))
+	if sections := attributes(long); len(sections) != 1 || len(sections[0]) != 1 || !bytes.Equal(joined(sections), long) {
+		t.Errorf("%d sections of a long attribute", len(sections))
+	}
+}
+
+// TestSplitExtra: the fields that hold times are told from the others, of which an entry
+// may have very many.
+func TestSplitExtra(t *testing.T) {
+	times, others := splitExtra([]byte("\x55\x54\x01\x00t\x99\x99\x01\x00o\x0a\x00\x00\x00rest"))
+	if times != "5554010074"+"0a000000" || others != "999901006f"+"72657374" {
+		t.Errorf("%s, %s", times, others)
+	}
+	many := bytes.Repeat([]byte{0x99, 0x99, 0, 0}, 16_000)
+	for range 100 {
+		if times, others := splitExtra(many); times != "" || len(others) != 2*len(many) {
+			t.Fatalf("%d, %d", len(times), len(others))
+		}
 	}
 }

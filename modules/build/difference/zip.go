@@ -105,21 +105,22 @@ func pair(central, local string) string {
 // splitExtra separates the extra fields that hold times (NTFS, Info-ZIP, both of
 // its kinds) from the others (APPNOTE.TXT 4.5).
 func splitExtra(extra []byte) (times, others string) {
+	var time, other []byte
 	for len(extra) >= 4 {
 		id, size := binary.LittleEndian.Uint16(extra), int(binary.LittleEndian.Uint16(extra[2:]))
 		if size > len(extra)-4 {
 			break
 		}
-		one := hex.EncodeToString(extra[:4+size])
+		one := extra[:4+size]
 		switch id {
 		case 0x000a, 0x5455, 0x5855:
-			times += one
+			time = append(time, one...)
 		default:
-			others += one
+			other = append(other, one...)
 		}
 		extra = extra[4+size:]
 	}
-	return times, others + hex.EncodeToString(extra)
+	return hex.EncodeToString(time), hex.EncodeToString(append(other, extra...))
 }
 
 const (
