@@ -302,7 +302,11 @@ as BuildKit shows it: each step with its time, and the last lines of those under
 			client := a.client()
 			defer client.Close()
 			if shown == nil {
-				return client.BuildLogs(cmd.Context(), args[0], follow, a.out)
+				out := a.out
+				if isTerminal(out) {
+					out = &display.Plain{To: out} // a build must not steer the terminal
+				}
+				return client.BuildLogs(cmd.Context(), args[0], follow, out)
 			}
 			return piped(
 				func(w io.Writer) error { return client.BuildLogs(cmd.Context(), args[0], follow, w) },

@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -68,7 +69,7 @@ func (a *app) atWork(ctx context.Context, client *control.Client, file, what str
 	reminder := a.remind(what)
 	defer reminder.stop()
 	return work(r, func(line string) error {
-		reminder.print(what, func() { fmt.Fprintln(a.err, line) })
+		reminder.print(what, func() { fmt.Fprintln(a.err, strings.Map(printableOrSpace, line)) }) // a build's own words
 		return nil
 	})
 }
