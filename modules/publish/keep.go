@@ -89,7 +89,7 @@ func (m *Member) removeBuilds(before time.Time) error {
 }
 
 // removable are the files beside a build that go with time, by their ends.
-var removable = []string{".log", ".tries", ".references", ".differences", ".remains"}
+var removable = []string{".log", ".tries", ".references", ".differences", ".remains", ".partial"}
 
 func (m *Member) removeBuild(file string) error {
 	for _, end := range removable {

@@ -53,34 +53,33 @@ func (r *run) keepRemains(ctx context.Context, g gateway.Client, failure error) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, remainsTime)
 	defer cancel()
-	size, err := r.takeRemains(ctx, g, failed)
-	if err != nil {
-		os.Remove(r.plan.job.Remains)
-		r.plan.log.say("what the failed command left is not kept: %v", err)
-		return
+	partial := r.plan.job.Remains + ".partial" // whoever looks meanwhile finds nothing
+	size, err := r.takeRemains(ctx, g, failed, partial)
+	if err == nil && size > emptyTar {
+		err = os.Rename(partial, r.plan.job.Remains)
 	}
-	if size > 0 {
+	switch {
+	case err != nil:
+		r.plan.log.say("what the failed command left is not kept: %s", oneLine(err.Error()))
+	case size > emptyTar:
 		r.plan.log.say("what the failed command left is kept for a while")
 	}
+	os.Remove(partial) //nolint:errcheck // it is there where it was not kept, and made anew the next time
 }
 
-func (r *run) takeRemains(ctx context.Context, g gateway.Client, failed *errdefs.SolveError) (size int64, err error) {
+func (r *run) takeRemains(ctx context.Context, g gateway.Client, failed *errdefs.SolveError, name string) (size int64, err error) {
 	container, err := r.openRemains(ctx, g, failed)
 	if err != nil {
 		return 0, err
 	}
 	defer container.Release(context.WithoutCancel(ctx)) //nolint:errcheck // the build is over
-	file, err := os.Create(r.plan.job.Remains)
+	file, err := os.Create(name)
 	if err != nil {
 		return 0, err
 	}
 	packed := &packedRemains{to: gzip.NewWriter(file)}
 	err = r.packRemains(ctx, container, packed)
-	err = errors.Join(err, packed.err, packed.to.Close(), file.Sync(), file.Close())
-	if err == nil && packed.size <= emptyTar {
-		return 0, os.Remove(r.plan.job.Remains)
-	}
-	return packed.size, err
+	return packed.size, errors.Join(packed.err, err, packed.to.Close(), file.Sync(), file.Close())
 }
 
 // emptyTar is the size of a tar with nothing in it.
@@ -126,7 +125,7 @@ func (r *run) packRemains(ctx context.Context, container gateway.Container, to i
 	said := new(firstLine)
 	arguments := append([]string{"/" + path.Base(relayProgram)}, r.packer[1:]...)
 	process, err := container.Start(ctx, gateway.StartRequest{
-		Args: append(append(arguments, "pack", path.Join(remainsMount, r.plan.workDir())), r.plan.remains()...),
+		Args: append(append(arguments, "pack", remainsMount, r.plan.workDir()), r.plan.remains()...),
 		Cwd:  "/", SecurityMode: pb.SecurityMode_SANDBOX, Stdout: to, Stderr: said,
 	})
 	if err != nil {

@@ -4,10 +4,12 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/pyrsia/appliance/modules/build/buildkit/relay"
@@ -29,7 +31,7 @@ func TestPack(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b bytes.Buffer
-	if err := relay.Pack(&b, folder, []string{"target", "target/deep", "top.jar", "away", "none"}); err != nil {
+	if err := relay.Pack(&b, filepath.Dir(folder), filepath.Base(folder), []string{"target", "target/deep", "top.jar", "away", "none"}); err != nil {
 		t.Fatal(err)
 	}
 	var names []string
@@ -51,10 +53,40 @@ func TestPack(t *testing.T) {
 	if want := []string{"away", "target/", "target/a.txt", "target/deep/", "target/deep/b.txt", "target/link", "top.jar"}; !slices.Equal(names, want) {
 		t.Errorf("%q, want %q", names, want)
 	}
-	if err := relay.Pack(io.Discard, filepath.Join(folder, "none"), []string{"x"}); err != nil {
+	if err := relay.Pack(io.Discard, folder, "none", []string{"x"}); err != nil {
 		t.Errorf("a folder that is not there: %v", err)
 	}
-	if err := relay.Pack(io.Discard, folder, []string{"../"}); err == nil {
-		t.Error("a place outside is packed")
+	for _, place := range []string{"../", "away/secret"} {
+		if err := relay.Pack(io.Discard, folder, "/", []string{place}); err == nil {
+			t.Errorf("%s is packed, which is outside", place)
+		}
+	}
+	// The folder's own path may be a link that the build made.
+	if err := relay.Pack(io.Discard, folder, "/away", []string{"secret"}); err == nil {
+		t.Error("a link out of the root is followed")
+	}
+}
+
+// TestPackMany: names are bounded, for links to one file cost a build nothing.
+func TestPackMany(t *testing.T) {
+	folder := t.TempDir()
+	first := filepath.Join(folder, "first")
+	if err := os.WriteFile(first, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 100_000 {
+		var err error
+		if i%20_000 == 0 { // a file has so many names at the most, on some file systems
+			first = filepath.Join(folder, fmt.Sprint("first", i))
+			err = os.WriteFile(first, nil, 0o644)
+		} else {
+			err = os.Link(first, filepath.Join(folder, fmt.Sprint(i)))
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := relay.Pack(io.Discard, folder, "/", []string{"."}); err == nil || !strings.Contains(err.Error(), "more than 100000 files") {
+		t.Errorf("%v", err)
 	}
 }

@@ -28,10 +28,10 @@ const (
 // Run is the program: relay SOCKET ADDRESS -- COMMAND [ARGUMENT…]. It listens
 // on ADDRESS ("127.0.0.1:7889"), runs COMMAND with this process's standard
 // streams and environment, and returns its exit code. Messages of the relay
-// itself go to stderr. Instead of that it is also: relay pack FOLDER PLACE… (Pack).
+// itself go to stderr. Instead of that it is also: relay pack ROOT FOLDER PLACE… (Pack).
 func Run(arguments []string, stderr io.Writer) int {
-	if len(arguments) > 2 && arguments[0] == "pack" {
-		if err := Pack(os.Stdout, arguments[1], arguments[2:]); err != nil {
+	if len(arguments) > 3 && arguments[0] == "pack" {
+		if err := Pack(os.Stdout, arguments[1], arguments[2], arguments[3:]); err != nil {
 			fmt.Fprintf(stderr, "relay: %v\n", err)
 			return exitUsage
 		}
