@@ -17,6 +17,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net/http"
 	"os"
 	"path"
@@ -138,11 +139,16 @@ func (e *Engine) Name() string { return "buildkit/" + strconv.Itoa(Compatibility
 
 // Build implements build.Engine.
 func (e *Engine) Build(ctx context.Context, job build.Job) ([]build.File, error) {
+	if job.Remains != "" {
+		if err := os.Remove(job.Remains); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err // of an earlier build, which this one could be taken for
+		}
+	}
 	var files []build.File
 	err := e.run(ctx, job, nil, func(ctx context.Context, r *run) error {
 		state, export, err := r.target()
 		if err != nil {
-			return err
+			return packing{err}
 		}
 		files, err = r.solve(ctx, state, export)
 		return err
@@ -161,7 +167,7 @@ func (e *Engine) Resolve(ctx context.Context, job build.Job, mirror http.Handler
 	return e.run(ctx, job, &relayPlan{program: e.config.Relay}, func(ctx context.Context, r *run) error {
 		state, err := r.plan.packages()
 		if err != nil {
-			return err
+			return packing{err}
 		}
 		m := serveMirror(mirror)
 		defer m.close()
@@ -253,8 +259,17 @@ func (e *Engine) explain(ctx context.Context, p *plan, err error) error {
 		}
 		return fmt.Errorf("%w: %s: exit code %d%s", build.ErrFailed, p.log.failedStep(), exit.ExitCode, hint)
 	}
+	if errors.As(err, new(packing)) {
+		return err
+	}
 	return fmt.Errorf("BuildKit: %w", err)
 }
+
+// packing is an error from before BuildKit was asked: of this node, not of a worker.
+type packing struct{ error }
+
+// Unwrap is for package errors.
+func (p packing) Unwrap() error { return p.error }
 
 func (l Limits) time(job build.Job) time.Duration {
 	return time.Duration(lower(job.Recipe.Limits.Seconds*int64(time.Second), int64(l.Time)))

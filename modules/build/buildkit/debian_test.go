@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 
+	"lukechampine.com/blake3"
+
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/record"
 )
@@ -19,7 +21,7 @@ import (
 type shelf map[artifact.SHA256][]byte
 
 func (s shelf) put(data []byte) artifact.Descriptor {
-	d := artifact.Descriptor{SHA256: sha256.Sum256(data), Size: int64(len(data))}
+	d := artifact.Descriptor{SHA256: sha256.Sum256(data), BLAKE3: blake3.Sum256(data), Size: int64(len(data))}
 	s[d.SHA256] = data
 	return d
 }

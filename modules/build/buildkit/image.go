@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 
 	"github.com/containerd/containerd/v2/core/content"
 	cerrdefs "github.com/containerd/errdefs"
@@ -50,11 +51,13 @@ func (b blob) read() (io.ReadCloser, error) {
 }
 
 // layout is an OCI image layout that BuildKit reads from us over its session:
-// the job's inputs, by digest. It implements content.Store for reading; the
-// map is complete before the session starts and not changed after.
+// the job's inputs, by digest. It implements content.Store for reading. Safe for
+// concurrent use: what packs a failure's remains is added while the session is open.
 type layout struct {
 	content.Store // nil: BuildKit only calls Info and ReaderAt of a layout
-	blobs         map[digest.Digest]blob
+
+	mu    sync.Mutex // guards blobs
+	blobs map[digest.Digest]blob
 }
 
 func newLayout() *layout { return &layout{blobs: map[digest.Digest]blob{}} }
@@ -70,7 +73,7 @@ func (l *layout) add(layers []blob) (digest.Digest, error) {
 	for _, b := range layers {
 		config.RootFS.DiffIDs = append(config.RootFS.DiffIDs, b.diffID)
 		manifest.Layers = append(manifest.Layers, b.descriptor)
-		l.blobs[b.descriptor.Digest] = b
+		l.put(b)
 	}
 	var err error
 	if manifest.Config, err = l.addJSON(ocispecs.MediaTypeImageConfig, config); err != nil {
@@ -86,24 +89,40 @@ func (l *layout) addJSON(mediaType string, v any) (ocispecs.Descriptor, error) {
 		return ocispecs.Descriptor{}, err
 	}
 	d := ocispecs.Descriptor{MediaType: mediaType, Digest: digest.FromBytes(data), Size: int64(len(data))}
-	l.blobs[d.Digest] = blob{descriptor: d, bytes: data}
+	l.put(blob{descriptor: d, bytes: data})
 	return d, nil
+}
+
+func (l *layout) put(b blob) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.blobs[b.descriptor.Digest] = b
+}
+
+func (l *layout) get(d digest.Digest) (blob, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	b, ok := l.blobs[d]
+	if !ok {
+		return blob{}, fmt.Errorf("input %s: %w", d, cerrdefs.ErrNotFound)
+	}
+	return b, nil
 }
 
 // Info implements content.InfoProvider.
 func (l *layout) Info(_ context.Context, d digest.Digest) (content.Info, error) {
-	b, ok := l.blobs[d]
-	if !ok {
-		return content.Info{}, fmt.Errorf("input %s: %w", d, cerrdefs.ErrNotFound)
+	b, err := l.get(d)
+	if err != nil {
+		return content.Info{}, err
 	}
 	return content.Info{Digest: d, Size: b.descriptor.Size}, nil
 }
 
 // ReaderAt implements content.Provider.
 func (l *layout) ReaderAt(_ context.Context, d ocispecs.Descriptor) (content.ReaderAt, error) {
-	b, ok := l.blobs[d.Digest]
-	if !ok {
-		return nil, fmt.Errorf("input %s: %w", d.Digest, cerrdefs.ErrNotFound)
+	b, err := l.get(d.Digest)
+	if err != nil {
+		return nil, err
 	}
 	if b.open == nil {
 		return &memory{bytes.NewReader(b.bytes)}, nil

@@ -2,6 +2,7 @@ package buildkit
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"path"
 	"strings"
 	"time"
+
+	"lukechampine.com/blake3"
 
 	"github.com/pyrsia/appliance/modules/artifact"
 )
@@ -157,7 +160,8 @@ func (l *layerWriter) content(name string, size int64, r io.Reader) error {
 	return nil
 }
 
-// locked packs a locked file as it is. It is not copied: who reads the layer reads it where
+// locked packs a locked file as it is, if it is: a disk may have lost its bytes, and a
+// build with others is a wrong vote. It is not copied: who reads the layer reads it where
 // it lies, and must find it there until then. BuildKit checks the layer's digest.
 func (l *layerWriter) locked(name string, d artifact.Descriptor, open func(artifact.SHA256) (*os.File, error)) error {
 	file, err := open(d.SHA256)
@@ -165,6 +169,13 @@ func (l *layerWriter) locked(name string, d artifact.Descriptor, open func(artif
 		return fmt.Errorf("open %s: %w", name, err)
 	}
 	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return fmt.Errorf("open %s: %w", name, err)
+	}
+	if info.Size() != d.Size {
+		return fmt.Errorf("%w: %.200q has %d bytes, and %d by the lock", errInput, name, info.Size(), d.Size)
+	}
 	if err := l.begin(name, 0o644, 0, 0, d.Size); err != nil {
 		return err
 	}
@@ -172,7 +183,14 @@ func (l *layerWriter) locked(name string, d artifact.Descriptor, open func(artif
 		l.spool.begin(name, func() (*os.File, error) { return open(d.SHA256) })
 		defer l.spool.end()
 	}
-	return l.content(name, d.Size, file)
+	hash := blake3.New(len(d.BLAKE3), nil)
+	if err := l.content(name, d.Size, io.TeeReader(file, hash)); err != nil {
+		return err
+	}
+	if !bytes.Equal(hash.Sum(nil), d.BLAKE3[:]) {
+		return fmt.Errorf("%.200q (sha256 %s) is not what was locked any more: this node's disk has other bytes", name, d.SHA256)
+	}
+	return nil
 }
 
 // onlyWriter hides tar.Writer's ReadFrom, which would ignore our buffer.

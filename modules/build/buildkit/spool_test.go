@@ -15,6 +15,7 @@ import (
 	"testing/iotest"
 
 	digest "github.com/opencontainers/go-digest"
+	"lukechampine.com/blake3"
 
 	"github.com/pyrsia/appliance/modules/artifact"
 )
@@ -24,7 +25,7 @@ type fileShelf struct{ folder string }
 
 func (s fileShelf) put(t testing.TB, data []byte) artifact.Descriptor {
 	t.Helper()
-	d := artifact.Descriptor{SHA256: sha256.Sum256(data), Size: int64(len(data))}
+	d := artifact.Descriptor{SHA256: sha256.Sum256(data), BLAKE3: blake3.Sum256(data), Size: int64(len(data))}
 	if err := os.WriteFile(s.path(d.SHA256), data, 0o644); err != nil {
 		t.Fatal(err)
 	}
@@ -182,9 +183,21 @@ func TestSpoolLosesAnInput(t *testing.T) {
 	}
 	s := fileShelf{t.TempDir()}
 	locked := s.put(t, make([]byte, 2*minReferred))
-	locked.Size++
-	_, err := packLayer(t.Context(), t.TempDir(), 0, func(l *layerWriter) error { return l.locked("a", locked, s.open) })
-	if !errors.Is(err, errInput) {
-		t.Errorf("a file that is shorter than its lock says: %v", err)
+	pack := func(d artifact.Descriptor) error {
+		_, err := packLayer(t.Context(), t.TempDir(), 0, func(l *layerWriter) error { return l.locked("a", d, s.open) })
+		return err
+	}
+	for _, change := range []int64{1, -1} {
+		other := locked
+		other.Size += change
+		if err := pack(other); !errors.Is(err, errInput) {
+			t.Errorf("a file of %d bytes more than its lock says: %v", -change, err)
+		}
+	}
+	if err := os.WriteFile(s.path(locked.SHA256), append(make([]byte, 2*minReferred-1), 1), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := pack(locked); err == nil || errors.Is(err, errInput) || !strings.Contains(err.Error(), "disk has other bytes") {
+		t.Errorf("a file that rotted: %v", err)
 	}
 }

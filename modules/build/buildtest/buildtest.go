@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 
+	"lukechampine.com/blake3"
+
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/build"
 	"github.com/pyrsia/appliance/modules/record"
@@ -46,7 +48,7 @@ func newBench(t testing.TB, image Image) *Bench {
 // Put has a file at hand for jobs.
 func (b *Bench) Put(data []byte) artifact.Descriptor {
 	b.t.Helper()
-	d := artifact.Descriptor{SHA256: sha256.Sum256(data), Size: int64(len(data))}
+	d := artifact.Descriptor{SHA256: sha256.Sum256(data), BLAKE3: blake3.Sum256(data), Size: int64(len(data))}
 	name := filepath.Join(b.t.TempDir(), "file")
 	must(b.t, os.WriteFile(name, data, 0o600))
 	b.files[d.SHA256] = name
