@@ -709,19 +709,21 @@ func (m *Member) inputsOf(ctx context.Context, a record.Attempt, log io.Writer) 
 }
 
 // keepInputs has the locked files of an attempt stay, for a later rebuild must not depend on
-// an upstream. A majority holds them, or there were no attempt.
-func (m *Member) keepInputs(lock *record.Lock) error {
+// an upstream. A majority holds them, or there were no attempt. Where some had to go while
+// others came, those that are here stay all the same, so that the next try has room for the
+// rest.
+func (m *Member) keepInputs(lock *record.Lock) (err error) {
 	for _, e := range lock.Entries {
-		if err := m.store.Keep(e.File.SHA256); err != nil {
-			return fmt.Errorf("keep %s: %w", e.Path, err)
+		if failed := m.store.Keep(e.File.SHA256); failed != nil && err == nil {
+			err = fmt.Errorf("keep %s: %w", e.Path, failed)
 		}
 	}
 	for _, b := range lock.Builder {
-		if err := m.store.Keep(b.SHA256); err != nil {
-			return fmt.Errorf("keep the builder image: %w", err)
+		if failed := m.store.Keep(b.SHA256); failed != nil && err == nil {
+			err = fmt.Errorf("keep the builder image: %w", failed)
 		}
 	}
-	return nil
+	return err
 }
 
 func (m *Member) recipe(hash record.Hash) (*record.Recipe, error) {
