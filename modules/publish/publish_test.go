@@ -192,6 +192,7 @@ func TestOutcomes(t *testing.T) {
 		name    string
 		builds  [3]func(int) (string, error)
 		refuses [3]error
+		loses   [3]int
 		down    []int
 		votes   int    // of the publication; 0: nothing is published
 		failure string // of the request
@@ -209,6 +210,7 @@ func TestOutcomes(t *testing.T) {
 		{name: "two fail", builds: [3]func(int) (string, error){1: fails, 2: fails}, failure: "attempt 1"},
 		{name: "all fail", builds: [3]func(int) (string, error){fails, fails, fails}, failure: "attempt 1"},
 		{name: "a machine breaks twice", builds: [3]func(int) (string, error){1: breaks}, votes: 2},
+		{name: "locked files go for others", loses: [3]int{2, 2, 2}, votes: 3},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			recipe := chaintest.Recipe(pkg, "hello")
@@ -219,7 +221,7 @@ func TestOutcomes(t *testing.T) {
 					if test.builds[i] != nil {
 						node.build = test.builds[i]
 					}
-					node.refuses = test.refuses[i]
+					node.refuses, node.loses = test.refuses[i], test.loses[i]
 					if !contains(test.down, i) {
 						node.start(0, false)
 					}

@@ -60,6 +60,7 @@ type node struct {
 
 	mu     sync.Mutex // guards what follows, and the pool
 	kept   map[artifact.SHA256]bool
+	loses  int // locked files that have gone when they are to be kept
 	taken  map[time.Time]int
 	said   map[string]map[record.Hash]int // how often it said what, by kind
 	life   *life
@@ -399,6 +400,9 @@ func (l *life) Keep(digest artifact.SHA256) error {
 	defer l.node.mu.Unlock()
 	if l.node.kept == nil {
 		l.node.kept = map[artifact.SHA256]bool{}
+	}
+	if l.node.loses--; l.node.loses >= 0 {
+		return errors.New("it had to go for other files")
 	}
 	l.node.kept[digest] = true
 	return nil
