@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -147,6 +148,12 @@ func brokenRecipe(t *testing.T, w *world) {
 	c, ctx := w.network(t), timely(t)
 	failed(t, ctx, c, "broken", "exit")
 	if w.kind == cluster.Processes {
+		_, err := c.Node(0).WaitBuild(ctx, library("broken"), func(b control.BuildDetail) bool {
+			return slices.ContainsFunc(b.Members, func(v control.Vote) bool { return v.Self && v.Vote == control.VoteFailed })
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
 		remains(t, ctx, c.Node(0), string(library("broken")))
 		remains(t, ctx, c.Node(0), tried(t, ctx, c.Node(0), "broken"))
 	}
