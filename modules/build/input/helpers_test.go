@@ -29,6 +29,8 @@ type folderStore struct {
 	mu     sync.Mutex
 	files  map[artifact.SHA256]artifact.Descriptor
 	puts   int
+	room   int               // how many files it keeps; 0: any number
+	order  []artifact.SHA256 // in which they came
 }
 
 func newFolderStore(t testing.TB) *folderStore {
@@ -50,6 +52,10 @@ func (s *folderStore) Put(_ context.Context, r io.Reader) (artifact.Descriptor, 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.files[d.SHA256], s.puts = d, s.puts+1
+	if s.order = append(s.order, d.SHA256); s.room > 0 && len(s.order) > s.room {
+		delete(s.files, s.order[0])
+		s.order = s.order[1:]
+	}
 	return d, os.Rename(f.Name(), filepath.Join(s.folder, d.SHA256.String()))
 }
 

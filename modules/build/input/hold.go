@@ -67,9 +67,24 @@ func (h *holding) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return h.each(ctx, func(e record.LockEntry) bool { return !isFoundation(e.Proof) }, func(ctx context.Context, e record.LockEntry) error {
+	err = h.each(ctx, func(e record.LockEntry) bool { return !isFoundation(e.Proof) }, func(ctx context.Context, e record.LockEntry) error {
 		return h.one(ctx, a, e)
 	})
+	if err != nil {
+		return err
+	}
+	return h.complete()
+}
+
+// complete wants all files at hand at once: where the store has little room, those that
+// came last may have taken it from the first.
+func (h *holding) complete() error {
+	for _, e := range h.lock.Entries {
+		if _, found := h.config.Store.Stat(e.File.SHA256); !found {
+			return unavailable(e.Path, errors.New("it had to go for others: this node's store has too little room for the lock's files"))
+		}
+	}
+	return nil
 }
 
 // isFoundation tells whether other entries' proofs rest on the entry, so that it

@@ -120,6 +120,22 @@ func TestMirrorQuotesPaths(t *testing.T) {
 	}
 }
 
+// TestHoldTooMuch: a lock whose files are not all at hand at once is not held, though each
+// was got.
+func TestHoldTooMuch(t *testing.T) {
+	w, recipe, engine := mavenWorld(t)
+	lock := resolve(t, w.asker, recipe, engine)
+	w.voter.store.room = 2
+	err := w.voter.keeper.Hold(t.Context(), recipe, lock, nil)
+	if !errors.Is(err, ErrUnavailable) || errors.Is(err, ErrPoisoned) || !strings.Contains(err.Error(), "too little room") {
+		t.Errorf("%d files in a store for two: %v", len(lock.Entries), err)
+	}
+	w.voter.store.room = 0
+	if err := w.voter.keeper.Hold(t.Context(), recipe, lock, nil); err != nil {
+		t.Errorf("with room: %v", err)
+	}
+}
+
 func TestHold(t *testing.T) {
 	w, recipe, engine := mavenWorld(t)
 	lock := resolve(t, w.asker, recipe, engine)

@@ -82,7 +82,8 @@ func (p *paragraph) add(line string) error {
 // keep adds a line to the field that is read.
 func (p *paragraph) keep(text string) error {
 	text = strings.TrimSpace(text)
-	if p.size += len(text) + 1; p.size > maxParagraph {
+	const header = 32 // of each line in memory
+	if p.size += len(text) + header; p.size > maxParagraph {
 		return fmt.Errorf("%w: a paragraph has more than %d bytes", ErrMalformed, maxParagraph)
 	}
 	p.parts = append(p.parts, text)

@@ -275,7 +275,7 @@ func TestParseRelease(t *testing.T) {
 // TestLongFields: continuation lines cost what they are long, and have a bound together.
 func TestLongFields(t *testing.T) {
 	all := func(string) bool { return true }
-	lines := strings.Repeat(" x\n", 1_000_000)
+	lines := strings.Repeat(" x\n", 400_000)
 	var got string
 	err := eachParagraph(strings.NewReader("A: y\n"+lines+"B: z\n\nA: second\n"), all, func(fields map[string]string) error {
 		if got == "" {
@@ -285,7 +285,7 @@ func TestLongFields(t *testing.T) {
 		}
 		return nil
 	})
-	if want := "y" + strings.Repeat("\nx", 1_000_000) + "|z"; err != nil || got != want {
+	if want := "y" + strings.Repeat("\nx", 400_000) + "|z"; err != nil || got != want {
 		t.Errorf("%d bytes instead of %d, %v", len(got), len(want), err)
 	}
 	for _, text := range []string{

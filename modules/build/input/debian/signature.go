@@ -120,89 +120,123 @@ func readKeyring(data []byte, fingerprints []string) openpgp.EntityList {
 		}
 		from = io.LimitReader(block.Body, int64(len(data)))
 	}
-	var chosen bytes.Buffer
-	for _, key := range certificates(from) {
-		if key.named(fingerprints) {
-			key.write(&chosen)
-		}
-	}
-	entities, err := openpgp.ReadKeyRing(&chosen)
+	entities, err := openpgp.ReadKeyRing(bytes.NewReader(certificates(from, fingerprints)))
 	if err != nil {
 		return nil
 	}
 	return entities
 }
 
-// Bounds of what is verified of a key before it is trusted. Debian's have some tens of
-// packets and 4096 bits.
+// Bounds of what is verified of a keyring before any of it is trusted. A key of Debian's has
+// some tens of packets and 4096 bits.
 const (
-	maxKeyPackets = 256
-	maxKeyBits    = 8192
+	maxCertificates = 16
+	maxKeyPackets   = 64
+	maxKeyBits      = 8192
 )
 
 // Tags of OpenPGP packets (RFC 9580, 5).
 const (
-	tagKey    = 6
-	tagSubkey = 14
+	tagSignature = 2
+	tagSecretKey = 5
+	tagKey       = 6
+	tagSecretSub = 7
+	tagUserID    = 13
+	tagSubkey    = 14
+	tagAttribute = 17
 )
 
-// certificate is a key as it lies in a keyring, with its subkeys, names and signatures.
-type certificate struct {
-	packets []*packet.OpaquePacket
-	keys    []*packet.PublicKey
-}
-
-// certificates cuts a keyring into its keys, verifying nothing, as far as it can be read.
-// Left out are subkeys that cannot be used here, and what goes with them.
-func certificates(from io.Reader) []*certificate {
-	var all []*certificate
-	var current *certificate // nil where what comes belongs to nothing that is wanted
-	dropped := false         // the signatures that come are a subkey's that was left out
+// certificates are the keys of a keyring that have one of the fingerprints, as they lie
+// there but for what is not needed to judge them: other people's signatures, pictures, and
+// subkeys that cannot be used here. Nothing is verified. A keyring is taken as far as it can
+// be read.
+func certificates(from io.Reader, fingerprints []string) []byte {
+	var chosen bytes.Buffer
+	current, taken := new(certificate), 0
+	take := func() {
+		if current.named(fingerprints) && taken < maxCertificates {
+			current.write(&chosen)
+			taken++
+		}
+		current = new(certificate)
+	}
 	for packets := packet.NewOpaqueReader(from); ; {
 		p, err := packets.Next()
 		if err != nil {
-			return all
+			take()
+			return chosen.Bytes()
 		}
-		if p.Tag == tagKey || p.Tag == tagSubkey {
-			key := usable(p)
-			if p.Tag == tagKey {
-				current = nil
-				if key != nil {
-					current = new(certificate)
-					all = append(all, current)
-				}
-			}
-			if dropped = key == nil; !dropped && current != nil {
-				current.keys = append(current.keys, key)
-			}
-		}
-		if current != nil && !dropped {
-			current.packets = append(current.packets, p)
+		switch p.Tag {
+		case tagKey:
+			take()
+			current.key(p)
+		case tagSecretKey, tagSecretSub:
+			take() // what follows belongs to a key that nobody publishes
+		case tagSubkey:
+			current.subkey(p)
+		case tagUserID:
+			current.add(p)
+		case tagAttribute:
+			current.dropped = true // a picture, and what is signed of it
+		case tagSignature:
+			current.signature(p)
 		}
 	}
 }
 
-// usable is a key that can be judged in little time, nil for any other. What DSA costs
-// grows with a size that its owner chooses, and no archive signs by it any more.
-func usable(p *packet.OpaquePacket) *packet.PublicKey {
+// certificate is a key as it lies in a keyring, with its subkeys, names and signatures of
+// its own. One without a key that can be used takes nothing.
+type certificate struct {
+	primary *packet.PublicKey
+	keys    []*packet.PublicKey
+	packets []*packet.OpaquePacket
+	dropped bool // the signatures that come are of something that was left out
+	many    bool // it has more packets than are looked at
+}
+
+func (c *certificate) key(p *packet.OpaquePacket) {
+	if c.primary = usable(p); c.primary != nil {
+		c.keys = append(c.keys, c.primary)
+		c.add(p)
+	}
+}
+
+func (c *certificate) subkey(p *packet.OpaquePacket) {
+	key := usable(p)
+	if c.dropped = key == nil; c.dropped {
+		return
+	}
+	c.keys = append(c.keys, key)
+	c.add(p)
+}
+
+// signature takes what the key says of itself: of others go-crypto verifies nothing.
+func (c *certificate) signature(p *packet.OpaquePacket) {
+	if c.primary == nil || c.dropped || c.many {
+		return
+	}
 	parsed, err := p.Parse()
-	key, is := parsed.(*packet.PublicKey)
-	if err != nil || !is {
-		return nil
+	if s, is := parsed.(*packet.Signature); err == nil && is && s.CheckKeyIdOrFingerprint(c.primary) {
+		c.add(p)
 	}
-	switch key.PubKeyAlgo {
-	case packet.PubKeyAlgoRSA, packet.PubKeyAlgoRSASignOnly, packet.PubKeyAlgoECDSA, packet.PubKeyAlgoEdDSA, packet.PubKeyAlgoEd25519, packet.PubKeyAlgoEd448:
-	default:
-		return nil
+}
+
+func (c *certificate) add(p *packet.OpaquePacket) {
+	if p.Tag == tagUserID {
+		c.dropped = false
 	}
-	if bits, err := key.BitLength(); err != nil || bits > maxKeyBits {
-		return nil
+	if c.primary == nil || c.many {
+		return
 	}
-	return key
+	if c.many = len(c.packets) >= maxKeyPackets; c.many {
+		c.packets = nil
+		return
+	}
+	c.packets = append(c.packets, &packet.OpaquePacket{Tag: p.Tag, Contents: bytes.Clone(p.Contents)})
 }
 
 func (c *certificate) named(fingerprints []string) bool {
-	return len(c.packets) <= maxKeyPackets && slices.ContainsFunc(c.keys, func(k *packet.PublicKey) bool { return named(k, fingerprints) })
+	return !c.many && slices.ContainsFunc(c.keys, func(k *packet.PublicKey) bool { return named(k, fingerprints) })
 }
 
 func (c *certificate) write(to *bytes.Buffer) {
@@ -210,6 +244,35 @@ func (c *certificate) write(to *bytes.Buffer) {
 		p.Serialize(to) //nolint:errcheck // a buffer takes everything
 	}
 }
+
+// usable is a key that can be judged in little time, nil for any other. What DSA costs
+// grows with a size that its owner chooses, other curves than these take milliseconds a
+// signature, and no archive signs by them any more.
+func usable(p *packet.OpaquePacket) *packet.PublicKey {
+	parsed, err := p.Parse()
+	key, is := parsed.(*packet.PublicKey)
+	if err != nil || !is {
+		return nil
+	}
+	switch key.PubKeyAlgo {
+	case packet.PubKeyAlgoRSA, packet.PubKeyAlgoRSASignOnly:
+		if bits, err := key.BitLength(); err != nil || bits > maxKeyBits {
+			return nil
+		}
+		return key
+	case packet.PubKeyAlgoECDSA, packet.PubKeyAlgoEdDSA:
+		curve, err := key.Curve()
+		if err != nil || !slices.Contains(curves, curve) {
+			return nil
+		}
+		return key
+	case packet.PubKeyAlgoEd25519:
+		return key
+	}
+	return nil
+}
+
+var curves = []packet.Curve{packet.Curve25519, packet.CurveNistP256, packet.CurveNistP384, packet.CurveNistP521}
 
 func hasNamed(entity *openpgp.Entity, fingerprints []string) bool {
 	if named(entity.PrimaryKey, fingerprints) {

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
+	"math/rand"
 	"slices"
 	"strings"
 	"testing"
@@ -84,9 +85,11 @@ func sign(t testing.TB, text string, when time.Time, keys ...*packet.PrivateKey)
 
 func hexOf(key *packet.PublicKey) string { return strings.ToUpper(hex.EncodeToString(key.Fingerprint)) }
 
-// mpi is a number of so many bits in OpenPGP's form, odd and made of equal bytes.
-func mpi(bits int, fill byte) []byte {
-	n := bytes.Repeat([]byte{fill | 0x81}, bits/8)
+// mpi is a random odd number of so many bits in OpenPGP's form.
+func mpi(random *rand.Rand, bits int) []byte {
+	n := make([]byte, bits/8)
+	random.Read(n)
+	n[0], n[len(n)-1] = n[0]|0x80, n[len(n)-1]|1
 	return append([]byte{byte(bits >> 8), byte(bits)}, n...)
 }
 
@@ -96,43 +99,68 @@ func packetOf(tag byte, body []byte) []byte {
 	return append(header, body...)
 }
 
-// slowKey is the body of a DSA key whose size makes it take minutes to verify its forged
-// signature of itself.
-func slowKey() (body, signature []byte) {
+// slowKey is a DSA key, and a forged signature of its own by which verifying it takes
+// seconds. The body is that of a public key's packet.
+func slowKey(t *testing.T, bits int) (body, signature []byte) {
+	random := rand.New(rand.NewSource(1))
 	body = []byte{4, 0x60, 0, 0, 0, byte(packet.PubKeyAlgoDSA)}
-	for i := range byte(4) {
-		body = append(body, mpi(65_528, i<<1)...)
+	for _, n := range []int{bits, bits, bits - 8, bits - 8} {
+		body = append(body, mpi(random, n)...)
 	}
-	hashed := []byte{5, 2, 0x60, 0, 0, 1}
+	parsed, err := packet.Read(bytes.NewReader(packetOf(tagKey, body)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	hashed := binary.BigEndian.AppendUint64([]byte{5, 2, 0x60, 0, 0, 1, 9, 16}, parsed.(*packet.PublicKey).KeyId)
 	signature = append([]byte{4, 0x13, byte(packet.PubKeyAlgoDSA), 8, 0, byte(len(hashed))}, hashed...)
-	signature = append(append(append(signature, 0, 0, 0, 0), mpi(65_520, 0)...), mpi(65_520, 2)...)
-	return body, signature
+	signature = append(signature, 0, 0, 0, 0)
+	return body, append(append(signature, mpi(random, bits-8)...), mpi(random, bits-8)...)
 }
 
 // TestHostileKeyring: of a keyring that somebody sent nothing is verified but the keys that
-// are named, and of those none that takes long. It ends within the test's time.
+// are named, and of those none that takes long: reading all of these takes minutes.
 func TestHostileKeyring(t *testing.T) {
 	key := testKey(t)
 	named := []string{hexOf(key.PrimaryKey)}
 	signed := sign(t, release, signedAt, key.PrivateKey)
-	body, forged := slowKey()
-	slow := slices.Concat(packetOf(tagKey, body), packetOf(13, []byte("somebody")), packetOf(2, forged))
-	asSubkey := slices.Concat(ring(t, key), packetOf(tagSubkey, body), packetOf(2, forged))
+	body, forged := slowKey(t, 16_384)
+	rest := slices.Concat(packetOf(tagUserID, []byte("somebody")), packetOf(tagSignature, forged))
+	slow := append(packetOf(tagKey, body), rest...)
+	secret := append(packetOf(tagSecretKey, append(bytes.Clone(body), 254, 7, 101, 0, 'G', 'N', 'U', 1)), rest...)
 	parsed, err := packet.Read(bytes.NewReader(slow))
 	if err != nil {
 		t.Fatal(err)
 	}
 	slowName := hexOf(parsed.(*packet.PublicKey))
+	var packets [][]byte // of the key itself
+	for from := packet.NewOpaqueReader(bytes.NewReader(ring(t, key))); ; {
+		p, err := from.Next()
+		if err != nil {
+			break
+		}
+		packets = append(packets, packetOf(p.Tag, p.Contents))
+	}
+	withOwn := func(n int) []byte { // so many of its own signatures
+		return slices.Concat(packets[0], packets[1], bytes.Repeat(packets[2], n), slices.Concat(packets[3:]...))
+	}
+	foreign := packetOf(tagSignature, forged)
+	many := func(keyring []byte) []byte { return bytes.Repeat(keyring, 100) }
 	for name, c := range map[string]struct {
 		ring []byte
 		keys []string
 		want error
 	}{
-		"before the key":    {append(bytes.Repeat(slow, 100), ring(t, key)...), named, nil},
-		"after the key":     {append(ring(t, key), bytes.Repeat(slow, 100)...), named, nil},
-		"as a subkey of it": {asSubkey, named, nil},
-		"named itself":      {slow, []string{slowName}, ErrNoKey},
-		"no end of packets": {append(ring(t, key), bytes.Repeat(packetOf(2, []byte("no signature")), maxKeyPackets)...), named, ErrNoKey},
+		"before the key":              {append(many(slow), ring(t, key)...), named, nil},
+		"after the key":               {append(ring(t, key), many(slow)...), named, nil},
+		"as a subkey of it":           {slices.Concat(ring(t, key), many(slices.Concat(packetOf(tagSubkey, body), foreign))), named, nil},
+		"secret keys after it":        {append(ring(t, key), many(secret)...), named, nil},
+		"secret keys before it":       {append(many(secret), ring(t, key)...), named, nil},
+		"named itself":                {many(slow), []string{slowName}, ErrNoKey},
+		"others' signatures":          {slices.Concat(packets[0], packets[1], packets[2], bytes.Repeat(foreign, 300)), named, nil},
+		"many signatures of its own":  {withOwn(maxKeyPackets / 2), named, nil},
+		"no end of its own":           {withOwn(maxKeyPackets), named, ErrNoKey},
+		"no end of packets":           {append(ring(t, key), bytes.Repeat(packetOf(tagUserID, nil), 1_000_000)...), named, ErrNoKey},
+		"no end of packets of no key": {append(bytes.Repeat(packetOf(tagUserID, nil), 1_000_000), ring(t, key)...), named, nil},
 	} {
 		if _, err := Verify(signed, [][]byte{c.ring}, c.keys); !errors.Is(err, c.want) {
 			t.Errorf("%s: %v, want %v", name, err, c.want)
