@@ -221,7 +221,7 @@ func (m *making) environment() error {
 	locale, zone := first(values[0], defaultLocale), first(values[1], defaultZone)
 	umask, workDir, newline := first(values[2], defaultUmask), first(values[3], defaultWorkDir), values[4]
 	match := umaskPattern.FindStringSubmatch(umask)
-	if _, err := time.LoadLocation(zone); err != nil || zone == time.Local.String() {
+	if !record.IsTimeZone(zone) {
 		return m.wrong("timezone", "timezone=%s is no name of the IANA database", zone)
 	}
 	switch {

@@ -3,6 +3,8 @@ package record
 import (
 	"fmt"
 	"sort"
+	"time"
+	_ "time/tzdata" // zones are checked alike on machines without tzdata
 
 	"github.com/pyrsia/appliance/modules/artifact"
 )
@@ -62,6 +64,16 @@ type Environment struct {
 	Variables []string `json:"variables"`         // "NAME=value", sorted
 	WorkDir   string   `json:"workDir"`           // absolute
 	Newline   string   `json:"newline,omitempty"` // NewlineCRLF: what Java takes for the end of a line
+}
+
+// IsTimeZone tells whether a name is one of the IANA database's own. What machines have
+// beside those ("localtime", "posix/…", "right/…") means something else on each of them.
+func IsTimeZone(name string) bool {
+	if name == "" || name[0] < 'A' || name[0] > 'Z' || name == time.Local.String() {
+		return false
+	}
+	_, err := time.LoadLocation(name)
+	return err == nil
 }
 
 // Output is a file to publish; or a family of files, whose name ends with a star
