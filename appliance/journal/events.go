@@ -54,6 +54,11 @@ var events = []Event{
 		"Logs, ended requests or unpublished outputs are older than build.keep, and could not be removed: @PYRSIA_ERROR@\n\nIt is tried again every ten minutes. Look whether the disk of storage.data can be written to.",
 	},
 	{
+		"a locked file was not what it had been when it came, and is got anew",
+		"173fc6b8e23228ab7e8c1f2d37ff0dd8", "A stored file has lost its bytes",
+		"A file that a build wanted (sha256 @PYRSIA_SHA256@) has other bytes than when it was stored. It was removed, and the next try of the build gets it again from where it came; nothing was built from it.\n\nA disk that loses bytes loses more: look at its own messages (dmesg, smartctl).",
+	},
+	{
 		"cannot keep a report of differences",
 		"e3e31d4a7e4a4b1180ec432fed88d2f7", "A report of differences is not kept",
 		"The outputs of a build were compared, and the report on @PYRSIA_OUTPUT@ could not be stored: @PYRSIA_ERROR@\n\n`pyrsia build diff` makes it again as long as the files are to be had. Look whether the disk of storage.data is full.",

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/pyrsia/appliance/appliance/supervisor"
@@ -227,6 +226,5 @@ func (b *builder) note(from record.Identity, data []byte) {
 		b.limits.Refused(from, quorum.Malformed)
 		return
 	}
-	note.Text = strings.Map(printable, note.Text)
 	b.member.HeardNote(note)
 }

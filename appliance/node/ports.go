@@ -10,7 +10,6 @@ import (
 	"sort"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/pyrsia/appliance/modules/artifact"
 	"github.com/pyrsia/appliance/modules/build"
@@ -151,15 +150,19 @@ func (b blobs) Fetch(ctx context.Context, d artifact.Descriptor) error {
 type pinning struct{ *disk.Store }
 
 // Keep implements publish.Store. What has gone since it was fetched is no input.
-func (p pinning) Keep(digest artifact.SHA256) error {
+func (p pinning) Keep(digest artifact.SHA256) (fresh bool, err error) {
+	fresh = !p.Store.Pinned(digest)
 	if err := p.Store.Pin(digest); err != nil {
-		return err
+		return fresh, err
 	}
 	if !p.Store.Has(digest) {
-		return errors.Join(fmt.Errorf("%s had to go for other files; distribution.quota leaves too little room", digest), p.Store.Unpin(digest))
+		return fresh, fmt.Errorf("%s had to go for other files; distribution.quota leaves too little room", digest)
 	}
-	return nil
+	return fresh, nil
 }
+
+// Drop implements publish.Store.
+func (p pinning) Drop(digest artifact.SHA256) error { return p.Store.Remove(digest) }
 
 func (p pinning) Put(ctx context.Context, r io.Reader) (artifact.Descriptor, error) {
 	d, err := p.Store.Put(ctx, r)
@@ -183,7 +186,14 @@ type lentStore struct{ *disk.Store }
 
 func (s lentStore) Stat(digest artifact.SHA256) (artifact.Descriptor, bool) {
 	d, err := s.Store.Stat(digest)
-	return d, err == nil
+	if err != nil {
+		return d, false
+	}
+	// A read, so that what is asked for now does not go first for what comes next.
+	if file, err := s.Store.Open(digest); err == nil {
+		file.Close() //nolint:errcheck // nothing was read
+	}
+	return d, true
 }
 
 // inputChain is the chain as what vouches for locked inputs.
@@ -319,14 +329,6 @@ func (a agreement) Tell(note publish.Note) {
 	if data, err := json.Marshal(note); err == nil {
 		a.service.Tell(data)
 	}
-}
-
-// printable keeps other members' words from steering a terminal.
-func printable(r rune) rune {
-	if r == '\n' || r == '\t' || unicode.IsPrint(r) {
-		return r
-	}
-	return '\ufffd'
 }
 
 // waiting is what waits for more members. A service that does not answer at

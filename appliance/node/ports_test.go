@@ -23,11 +23,16 @@ func TestKeptInputs(t *testing.T) {
 	if known, found := (lentStore{s}).Stat(d.SHA256); !found || known != d || s.Pinned(d.SHA256) {
 		t.Errorf("%v, %v, pinned: %v", known, found, s.Pinned(d.SHA256))
 	}
-	if err := (pinning{s}).Keep(d.SHA256); err != nil || !s.Pinned(d.SHA256) {
-		t.Errorf("kept: %v, pinned: %v", err, s.Pinned(d.SHA256))
+	for _, want := range []bool{true, false} {
+		if fresh, err := (pinning{s}).Keep(d.SHA256); err != nil || fresh != want || !s.Pinned(d.SHA256) {
+			t.Errorf("kept: %v, fresh: %v, pinned: %v", err, fresh, s.Pinned(d.SHA256))
+		}
 	}
 	absent := artifact.SHA256{1}
-	if err := (pinning{s}).Keep(absent); err == nil || !strings.Contains(err.Error(), "distribution.quota") || s.Pinned(absent) {
-		t.Errorf("absent: %v, pinned: %v", err, s.Pinned(absent))
+	if fresh, err := (pinning{s}).Keep(absent); err == nil || !fresh || !strings.Contains(err.Error(), "distribution.quota") {
+		t.Errorf("absent: %v, fresh: %v", err, fresh)
+	}
+	if err := (pinning{s}).Drop(d.SHA256); err != nil || s.Has(d.SHA256) || !s.Pinned(d.SHA256) {
+		t.Errorf("dropped: %v, here: %v, pinned: %v", err, s.Has(d.SHA256), s.Pinned(d.SHA256))
 	}
 }

@@ -24,6 +24,18 @@ import (
 // error is the engine's or the machine's.
 var ErrFailed = errors.New("build failed")
 
+// CorruptError is an engine's error where a file of Job.Open is not what its digest says
+// any more: the node's disk has lost its bytes. Got anew, building again helps.
+type CorruptError struct {
+	Name   string // for people
+	SHA256 artifact.SHA256
+}
+
+// Error implements error.
+func (e *CorruptError) Error() string {
+	return fmt.Sprintf("%.200q (sha256 %s) is not what was locked any more: this node's disk has other bytes", e.Name, e.SHA256)
+}
+
 // Job is one build.
 type Job struct {
 	ID     string         // unique on this node, for the engine's references and logs
@@ -31,7 +43,7 @@ type Job struct {
 	Lock   *record.Lock   // with every entry at hand through Open
 
 	// Open opens a file of the lock or of the builder image; the caller closes
-	// it. The bytes are verified: they are what the descriptor says.
+	// it. The bytes were verified when they came; a disk may have lost some since.
 	Open func(artifact.SHA256) (*os.File, error)
 
 	// Builder is the OCI image manifest that the commands run in: its bytes are

@@ -40,7 +40,7 @@ func (m *Member) build(ctx context.Context, a *ledger.Attempt) (err error) {
 	if err != nil {
 		return m.failed(a, err)
 	}
-	if err := m.keepInputs(lock); err != nil {
+	if err := m.keepInputs(a.Attempt, lock); err != nil {
 		return m.failed(a, err)
 	}
 	folder, err := m.emptyFolder(a.ID.String() + ".out")
@@ -57,9 +57,22 @@ func (m *Member) build(ctx context.Context, a *ledger.Attempt) (err error) {
 	m.trimRemains()
 	if err != nil {
 		fmt.Fprintf(log, "error: %v\n", err)
-		return m.failed(a, err)
+		return m.failed(a, m.dropCorrupt(err))
 	}
 	return m.keep(ctx, a, files)
+}
+
+// dropCorrupt removes an input whose bytes the disk has lost: the next try gets it anew.
+func (m *Member) dropCorrupt(err error) error {
+	corrupt, is := errors.AsType[*build.CorruptError](err)
+	if !is {
+		return err
+	}
+	if dropped := m.store.Drop(corrupt.SHA256); dropped != nil {
+		return fmt.Errorf("%w; and it cannot be removed: %w", err, dropped)
+	}
+	m.Log.Warn("a locked file was not what it had been when it came, and is got anew", "sha256", corrupt.SHA256)
+	return err
 }
 
 // failed says that the build failed here for good; before that it is tried

@@ -21,6 +21,7 @@ const (
 	classHold
 	classResolve
 	classReference
+	classKeep
 )
 
 // How much is under way at once: of the locks that one asker wants held, so that a
@@ -29,6 +30,7 @@ const (
 	maxHolds      = 1
 	maxResolves   = 2
 	maxReferences = 1
+	maxKeeps      = 1
 )
 
 // maxTries is how often work is tried before it rests with its log; a recipe
@@ -104,7 +106,7 @@ func (m *Member) start(ctx context.Context, running *sync.WaitGroup, key string,
 }
 
 func (m *Member) busy(class class, asker string) bool {
-	limit, n := [...]int{classBuild: max(m.limits.Load().Parallel, 1), classHold: maxHolds, classResolve: maxResolves, classReference: maxReferences}[class], 0
+	limit, n := [...]int{classBuild: max(m.limits.Load().Parallel, 1), classHold: maxHolds, classResolve: maxResolves, classReference: maxReferences, classKeep: maxKeeps}[class], 0
 	for _, j := range m.jobs {
 		if j.running && j.class == class && j.asker == asker {
 			n++

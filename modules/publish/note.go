@@ -3,6 +3,7 @@ package publish
 import (
 	"strings"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/pyrsia/appliance/modules/artifact"
@@ -56,7 +57,16 @@ func shortened(text string) string {
 		_, size := utf8.DecodeLastRuneInString(text)
 		text = text[:len(text)-size]
 	}
-	return strings.ToValidUTF8(text, "")
+	return strings.Map(printable, strings.ToValidUTF8(text, ""))
+}
+
+// printable keeps what a build printed, or another member sent, from steering the terminal
+// of who reads it.
+func printable(r rune) rune {
+	if r == '\n' || r == '\t' || unicode.IsPrint(r) {
+		return r
+	}
+	return '?'
 }
 
 // HeardNote takes a member's note; the caller has checked who sent it. Of a text that

@@ -77,8 +77,10 @@ type Store interface {
 	Put(ctx context.Context, r io.Reader) (artifact.Descriptor, error)
 	Open(digest artifact.SHA256) (*os.File, error)
 	Has(digest artifact.SHA256) bool
-	// Keep has a file stay, as if Put had put it.
-	Keep(digest artifact.SHA256) error
+	// Keep has a file stay, as if Put had put it; fresh says that it would not have.
+	Keep(digest artifact.SHA256) (fresh bool, err error)
+	// Drop removes a file whose bytes the disk has lost, so that it is got anew.
+	Drop(digest artifact.SHA256) error
 	// Lend is Put for what nobody needs for long: it may go when room is needed.
 	Lend(ctx context.Context, r io.Reader) (artifact.Descriptor, error)
 	// Release lets a file go that Put has kept, where nothing else wants it.
@@ -708,22 +710,44 @@ func (m *Member) inputsOf(ctx context.Context, a record.Attempt, log io.Writer) 
 	return recipe, lock, m.inputs.Hold(ctx, recipe, lock, log)
 }
 
-// keepInputs has the locked files of an attempt stay, for a later rebuild must not depend on
-// an upstream. A majority holds them, or there were no attempt. Where some had to go while
-// others came, those that are here stay all the same, so that the next try has room for the
-// rest.
-func (m *Member) keepInputs(lock *record.Lock) (err error) {
+// keepInputs has the lock of an attempt and the locked files stay, all or none, for a later
+// rebuild must not depend on an upstream. A majority holds them, or there were no attempt.
+func (m *Member) keepInputs(a record.Attempt, lock *record.Lock) error {
+	wanted := []artifact.SHA256{a.Lock.SHA256}
 	for _, e := range lock.Entries {
-		if failed := m.store.Keep(e.File.SHA256); failed != nil && err == nil {
-			err = fmt.Errorf("keep %s: %w", e.Path, failed)
-		}
+		wanted = append(wanted, e.File.SHA256)
 	}
 	for _, b := range lock.Builder {
-		if failed := m.store.Keep(b.SHA256); failed != nil && err == nil {
-			err = fmt.Errorf("keep the builder image: %w", failed)
+		wanted = append(wanted, b.SHA256)
+	}
+	var fresh []artifact.SHA256
+	for _, digest := range wanted {
+		isFresh, err := m.store.Keep(digest)
+		if isFresh {
+			fresh = append(fresh, digest)
+		}
+		if err != nil {
+			for _, digest := range fresh {
+				err = errors.Join(err, m.store.Release(digest))
+			}
+			return fmt.Errorf("keep the locked files: %w", err)
 		}
 	}
-	return err
+	return nil
+}
+
+// keepEarly keeps the inputs of an attempt as soon as it is on the chain: it may be hours
+// until there is room to build it, and other files come meanwhile. What cannot be kept now
+// is got again for the build.
+func (m *Member) keepEarly(a *ledger.Attempt) error {
+	lock, err := m.readLock(a.Attempt)
+	if err == nil {
+		err = m.keepInputs(a.Attempt, lock)
+	}
+	if err != nil {
+		m.Log.Debug("inputs of an attempt are not kept before its build", "package", a.Package, "error", err)
+	}
+	return nil
 }
 
 func (m *Member) recipe(hash record.Hash) (*record.Recipe, error) {
@@ -828,6 +852,9 @@ func (m *Member) driveAttempt(ctx context.Context, running *sync.WaitGroup, a *l
 	}
 	if a.Open(m.chain.Time()) {
 		m.recallTries(a)
+		if slices.Contains(a.Holders, m.Identity) {
+			m.start(ctx, running, "keep "+a.ID.String(), classKeep, "", func(context.Context) error { return m.keepEarly(a) })
+		}
 		m.start(ctx, running, buildKey(a.ID), classBuild, "", func(ctx context.Context) error { return m.build(ctx, a) })
 	}
 	return true

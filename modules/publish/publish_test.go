@@ -188,6 +188,12 @@ func TestOutcomes(t *testing.T) {
 		}
 		return "content", nil
 	}
+	rots := func(try int) (string, error) {
+		if try == 1 {
+			return "", fmt.Errorf("pack: %w", &build.CorruptError{Name: "plugin-1.jar", SHA256: artifact.SHA256{7}})
+		}
+		return "content", nil
+	}
 	for _, test := range []struct {
 		name    string
 		builds  [3]func(int) (string, error)
@@ -210,6 +216,7 @@ func TestOutcomes(t *testing.T) {
 		{name: "two fail", builds: [3]func(int) (string, error){1: fails, 2: fails}, failure: "attempt 1"},
 		{name: "all fail", builds: [3]func(int) (string, error){fails, fails, fails}, failure: "attempt 1"},
 		{name: "a machine breaks twice", builds: [3]func(int) (string, error){1: breaks}, votes: 2},
+		{name: "a disk loses a locked file's bytes", builds: [3]func(int) (string, error){1: rots}, votes: 2},
 		{name: "locked files go for others", loses: [3]int{2, 2, 2}, votes: 3},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -237,6 +244,9 @@ func TestOutcomes(t *testing.T) {
 				state, reason := w.nodes[0].alive().member.RequestState(r)
 				if (state == "published") != (test.votes > 0) || reason != r.Error {
 					t.Errorf("%s: %s", state, reason)
+				}
+				if lost := w.nodes[1].dropped; test.name == "a disk loses a locked file's bytes" && (len(lost) != 1 || lost[0] != artifact.SHA256{7}) {
+					t.Errorf("dropped: %v", lost)
 				}
 				for i, node := range w.nodes {
 					node.mu.Lock()

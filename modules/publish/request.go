@@ -157,9 +157,9 @@ func (m *Member) RequestState(r Request) (state, reason string) {
 	}
 	switch state, err := m.resolveState(r.ID); state {
 	case "resting":
-		return "resting", err.Error()
+		return "resting", strings.Map(printable, err.Error())
 	case "waiting":
-		return "waiting", err.Error()
+		return "waiting", strings.Map(printable, err.Error())
 	}
 	return "resolving", ""
 }
@@ -370,7 +370,7 @@ func (m *Member) remember(r Request) {
 }
 
 func (m *Member) end(r Request, reason string) {
-	r.Done, r.Error = true, reason
+	r.Done, r.Error = true, strings.Map(printable, reason)
 	m.remember(r)
 }
 

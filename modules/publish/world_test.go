@@ -58,13 +58,15 @@ type node struct {
 	unreachable int               // how often that answers nothing at first
 	differ      func()            // told of each explanation; nil for no one
 
-	mu     sync.Mutex // guards what follows, and the pool
-	kept   map[artifact.SHA256]bool
-	loses  int // locked files that have gone when they are to be kept
-	taken  map[time.Time]int
-	said   map[string]map[record.Hash]int // how often it said what, by kind
-	life   *life
-	builds int
+	mu    sync.Mutex // guards what follows, and the pool
+	kept  map[artifact.SHA256]bool
+	loses int // locked files that have gone when they are to be kept
+
+	dropped []artifact.SHA256
+	taken   map[time.Time]int
+	said    map[string]map[record.Hash]int // how often it said what, by kind
+	life    *life
+	builds  int
 }
 
 // life is one run of a node's process.
@@ -392,20 +394,40 @@ func (l *life) Lend(ctx context.Context, r io.Reader) (artifact.Descriptor, erro
 }
 
 // Release implements publish.Store.
-func (l *life) Release(digest artifact.SHA256) error { return os.Remove(l.node.store.path(digest)) }
+func (l *life) Release(digest artifact.SHA256) error {
+	l.node.mu.Lock()
+	defer l.node.mu.Unlock()
+	if l.node.kept[digest] { // an input, of which this store has no bytes
+		delete(l.node.kept, digest)
+		return nil
+	}
+	return os.Remove(l.node.store.path(digest))
+}
+
+// Drop implements publish.Store.
+func (l *life) Drop(digest artifact.SHA256) error {
+	l.node.mu.Lock()
+	defer l.node.mu.Unlock()
+	l.node.dropped = append(l.node.dropped, digest)
+	return nil
+}
 
 // Keep implements publish.Store.
-func (l *life) Keep(digest artifact.SHA256) error {
+func (l *life) Keep(digest artifact.SHA256) (fresh bool, err error) {
+	if l.Has(digest) { // a lock: Put has kept it
+		return false, nil
+	}
 	l.node.mu.Lock()
 	defer l.node.mu.Unlock()
 	if l.node.kept == nil {
 		l.node.kept = map[artifact.SHA256]bool{}
 	}
-	if l.node.loses--; l.node.loses >= 0 {
-		return errors.New("it had to go for other files")
-	}
+	fresh = !l.node.kept[digest]
 	l.node.kept[digest] = true
-	return nil
+	if l.node.loses--; l.node.loses >= 0 {
+		return fresh, errors.New("it had to go for other files")
+	}
+	return fresh, nil
 }
 
 // Open implements publish.Store.

@@ -3,6 +3,7 @@ package buildkit
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -16,6 +17,7 @@ import (
 	ocispecs "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/build"
 )
 
 const (
@@ -266,6 +268,9 @@ func readJSON(name artifact.SHA256, limit int64, open func(artifact.SHA256) (*os
 	}
 	if int64(len(data)) > limit {
 		return fmt.Errorf("%w: more than %d bytes", errInput, limit)
+	}
+	if sha256.Sum256(data) != name {
+		return &build.CorruptError{Name: "a part of the builder image", SHA256: name}
 	}
 	if err := json.Unmarshal(data, v); err != nil {
 		return fmt.Errorf("%w: %w", errInput, err)

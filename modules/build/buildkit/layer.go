@@ -4,6 +4,7 @@ import (
 	"archive/tar"
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -15,6 +16,7 @@ import (
 	"lukechampine.com/blake3"
 
 	"github.com/pyrsia/appliance/modules/artifact"
+	"github.com/pyrsia/appliance/modules/build"
 )
 
 // errInput says that a locked input cannot be packed: an archive that is
@@ -174,7 +176,7 @@ func (l *layerWriter) locked(name string, d artifact.Descriptor, open func(artif
 		return fmt.Errorf("open %s: %w", name, err)
 	}
 	if info.Size() != d.Size {
-		return fmt.Errorf("%w: %.200q has %d bytes, and %d by the lock", errInput, name, info.Size(), d.Size)
+		return &build.CorruptError{Name: name, SHA256: d.SHA256}
 	}
 	if err := l.begin(name, 0o644, 0, 0, d.Size); err != nil {
 		return err
@@ -188,9 +190,32 @@ func (l *layerWriter) locked(name string, d artifact.Descriptor, open func(artif
 		return err
 	}
 	if !bytes.Equal(hash.Sum(nil), d.BLAKE3[:]) {
-		return fmt.Errorf("%.200q (sha256 %s) is not what was locked any more: this node's disk has other bytes", name, d.SHA256)
+		return &build.CorruptError{Name: name, SHA256: d.SHA256}
 	}
 	return nil
+}
+
+// checked is an open whose files are what their names say, read whole for that: of what is
+// unpacked, a lost bit would make other files without a word.
+func checked(open func(artifact.SHA256) (*os.File, error)) func(artifact.SHA256) (*os.File, error) {
+	return func(name artifact.SHA256) (*os.File, error) {
+		file, err := open(name)
+		if err != nil {
+			return nil, err
+		}
+		hash := sha256.New()
+		_, err = io.Copy(hash, file)
+		if err == nil && !bytes.Equal(hash.Sum(nil), name[:]) {
+			err = &build.CorruptError{Name: "an input", SHA256: name}
+		}
+		if err == nil {
+			_, err = file.Seek(0, io.SeekStart)
+		}
+		if err != nil {
+			return nil, errors.Join(err, file.Close())
+		}
+		return file, nil
+	}
 }
 
 // onlyWriter hides tar.Writer's ReadFrom, which would ignore our buffer.

@@ -287,7 +287,7 @@ func (p *plan) unpackSources(l *layerWriter) error {
 		if into == "" {
 			into = p.workDir()
 		}
-		if err := unpackOne(l, s, name, strings.TrimPrefix(path.Clean(into), "/"), p.modes(), p.job.Open); err != nil {
+		if err := unpackOne(l, s, name, strings.TrimPrefix(path.Clean(into), "/"), p.modes(), checked(p.job.Open)); err != nil {
 			return err
 		}
 	}
@@ -404,7 +404,7 @@ func (p *plan) image() (llb.State, error) {
 		return llb.State{}, fmt.Errorf("%w: the recipe of %s has neither a builder image nor Debian packages", errInput, p.job.Recipe.Package)
 	}
 	debian := p.job.Recipe.Debian[0]
-	set, err := readDebian(debian, p.job.Lock, p.job.Open)
+	set, err := readDebian(debian, p.job.Lock, checked(p.job.Open))
 	if err != nil {
 		return llb.State{}, err
 	}
@@ -413,7 +413,7 @@ func (p *plan) image() (llb.State, error) {
 		return llb.State{}, err
 	}
 	p.log.say("unpacking %d of %d Debian packages to bootstrap with", len(bootstrap), len(set.packages))
-	first, err := p.pack(func(l *layerWriter) error { return l.stage0(bootstrap, p.job.Open) })
+	first, err := p.pack(func(l *layerWriter) error { return l.stage0(bootstrap, checked(p.job.Open)) })
 	if err != nil {
 		return llb.State{}, err
 	}
