@@ -41,7 +41,11 @@ func (n *Node) Differences(ctx context.Context, ref string) ([]control.Differenc
 			return found, nil
 		}
 	}
-	return n.compareAttempt(ctx, builder, a)
+	found, err := n.compareAttempt(ctx, builder, a)
+	if err == nil && len(found) == 0 && len(a.Votes) == 0 {
+		return nil, control.WithHint(fmt.Errorf("%w: no member has shown a result of build %s, so that there is nothing to compare", control.ErrRefused, b.ID), "`pyrsia build status` says how far it came")
+	}
+	return found, err
 }
 
 // unreported tells whether a comparison could not be made, and may be by now.

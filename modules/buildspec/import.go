@@ -194,6 +194,9 @@ func (m *making) toolchain() error {
 		return m.wrong("tool", "tool=%s names no release of Maven", tool)
 	}
 	wanted, err := parseJDK(jdk)
+	if jdk == "" {
+		return m.wrong("jdk", "jdk is missing")
+	}
 	if err != nil {
 		return m.wrong("jdk", "%v", err)
 	}

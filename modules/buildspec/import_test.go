@@ -326,6 +326,7 @@ func TestRefused(t *testing.T) {
 		"no Maven":       {"tool=mvn-3.9.9", "tool=mvn-9.9.9", nil, "thing.buildspec:6: the Maven repository has no apache-maven-9.9.9-bin.tar.gz"},
 		"evil Maven":     {"tool=mvn-3.9.9", "tool=mvn-../../x", nil, "names no release of Maven"},
 		"JDK":            {"jdk=17", "jdk=22", nil, "thing.buildspec:7: jdk=22: no builder image is known for JDK 22"},
+		"JDK missing":    {"jdk=17\n", "", nil, "thing.buildspec: jdk is missing"},
 		"no JDK":         {"jdk=17", "jdk=graal", nil, "thing.buildspec:7: jdk=graal is no version of a JDK"},
 		"two JDKs":       {"jdk=17", "jdk=17\ntoolchains=\"8|11\"", nil, "toolchains=8|11: a builder image has one JDK"},
 		"Windows":        {"jdk=17", "jdk=17\nos=windows", nil, "thing.buildspec:8: os=windows: builds run on Linux"},

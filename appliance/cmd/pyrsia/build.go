@@ -141,6 +141,9 @@ func outcome(b control.Build) error {
 	if reason == "" {
 		reason = fmt.Sprintf("see `pyrsia build status %s`", b.ID)
 	}
+	if b.State == control.Failed {
+		reason += fmt.Sprintf("; `pyrsia build logs %s` and `pyrsia build remains %s` tell more, on a node where it failed", b.ID, b.ID)
+	}
 	return fmt.Errorf("%s is not published: %s: %s", b.Package, b.State, reason)
 }
 

@@ -37,7 +37,7 @@ where there is one; if one differs the exit code is 3.`,
 			defer client.Close()
 			var tried []control.Tried
 			err := a.atWork(cmd.Context(), client, args[0], "building", func(r *record.Recipe, tell func(string) error) (err error) {
-				if tried, err = client.TryRecipe(cmd.Context(), r, tell); err != nil {
+				if tried, err = client.TryRecipe(cmd.Context(), r, tell); err != nil && !errors.Is(err, control.ErrRefused) {
 					err = fmt.Errorf("%s does not build: %w", args[0], err)
 				}
 				return err
