@@ -161,6 +161,9 @@ type Member struct {
 	// outcome is durable, and while it is cancelled: one of the two comes first.
 	deciding sync.Mutex
 
+	// pinning is held while the inputs of one attempt are kept, all or none.
+	pinning sync.Mutex
+
 	mu        sync.Mutex                        // guards what follows
 	requests  map[string]*Request               // by ID
 	heard     map[record.Hash]heard             // attempts that other members hold, by digest
@@ -720,6 +723,8 @@ func (m *Member) keepInputs(a record.Attempt, lock *record.Lock) error {
 	for _, b := range lock.Builder {
 		wanted = append(wanted, b.SHA256)
 	}
+	m.pinning.Lock() // who lets go again must not let go what another call counts on
+	defer m.pinning.Unlock()
 	var fresh []artifact.SHA256
 	for _, digest := range wanted {
 		isFresh, err := m.store.Keep(digest)

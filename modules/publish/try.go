@@ -39,7 +39,7 @@ func (m *Member) TryRecipe(ctx context.Context, recipe *record.Recipe, id string
 	files, err := m.engine.Build(ctx, job)
 	m.trimRemains()
 	if err != nil {
-		return nil, err
+		return nil, m.dropCorrupt(err)
 	}
 	named := map[artifact.Name]string{}
 	for _, o := range recipe.Outputs {
