@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"slices"
-	"time"
 
 	"github.com/pyrsia/appliance/appliance/control"
 	"github.com/pyrsia/appliance/modules/artifact"
@@ -51,10 +50,6 @@ func (n *Node) Differences(ctx context.Context, ref string) ([]control.Differenc
 // unreported tells whether a comparison could not be made, and may be by now.
 func unreported(d control.Difference) bool { return d.Report == nil }
 
-// longestComparison is how long one attempt may be compared, whoever asks for it: others
-// wait, and what is compared comes from members that may be hostile.
-const longestComparison = 30 * time.Minute
-
 // compareAttempt makes reports, for one caller at a time: each may take some gigabytes of
 // the scratch folder.
 func (n *Node) compareAttempt(ctx context.Context, builder *builder, a *ledger.Attempt) ([]control.Difference, error) {
@@ -64,7 +59,7 @@ func (n *Node) compareAttempt(ctx context.Context, builder *builder, a *ledger.A
 	case <-ctx.Done():
 		return nil, ctx.Err()
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, longestComparison, fmt.Errorf("comparing took more than %v", longestComparison))
+	ctx, cancel := publish.Comparing(ctx)
 	defer cancel()
 	c := comparing{node: n, builder: builder, attempt: a, found: []control.Difference{}}
 	if err := c.members(ctx); err != nil {

@@ -744,7 +744,7 @@ func (m *Member) keepInputs(a record.Attempt, lock *record.Lock) error {
 // keepEarly keeps the inputs of an attempt as soon as it is on the chain: it may be hours
 // until there is room to build it, and other files come meanwhile. What cannot be kept now
 // is got again for the build.
-func (m *Member) keepEarly(a *ledger.Attempt) error {
+func (m *Member) keepEarly(a *ledger.Attempt) {
 	lock, err := m.readLock(a.Attempt)
 	if err == nil {
 		err = m.keepInputs(a.Attempt, lock)
@@ -752,7 +752,6 @@ func (m *Member) keepEarly(a *ledger.Attempt) error {
 	if err != nil {
 		m.Log.Debug("inputs of an attempt are not kept before its build", "package", a.Package, "error", err)
 	}
-	return nil
 }
 
 func (m *Member) recipe(hash record.Hash) (*record.Recipe, error) {
@@ -858,7 +857,7 @@ func (m *Member) driveAttempt(ctx context.Context, running *sync.WaitGroup, a *l
 	if a.Open(m.chain.Time()) {
 		m.recallTries(a)
 		if slices.Contains(a.Holders, m.Identity) {
-			m.start(ctx, running, "keep "+a.ID.String(), classKeep, "", func(context.Context) error { return m.keepEarly(a) })
+			m.start(ctx, running, "keep "+a.ID.String(), classKeep, "", func(context.Context) error { m.keepEarly(a); return nil })
 		}
 		m.start(ctx, running, buildKey(a.ID), classBuild, "", func(ctx context.Context) error { return m.build(ctx, a) })
 	}

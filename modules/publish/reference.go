@@ -75,7 +75,7 @@ func (m *Member) settledHere(key string) bool {
 }
 
 func (m *Member) compare(ctx context.Context, a *ledger.Attempt, data []byte) error {
-	ctx, cancel := comparing(ctx)
+	ctx, cancel := Comparing(ctx)
 	defer cancel()
 	if _, err := os.Stat(m.referencePath(a.ID)); err == nil {
 		return nil // by an earlier run
@@ -114,11 +114,13 @@ func (m *Member) compare(ctx context.Context, a *ledger.Attempt, data []byte) er
 	return durable.Replace(m.Disk, m.referencePath(a.ID), text)
 }
 
-// longestComparison is how long one attempt may be compared: an upstream that sends a byte
+// longestComparison is how long one attempt may be compared, whoever asks for it: others
+// wait, what is compared comes from hostile members, and an upstream that sends a byte
 // now and then would hold up all others.
 const longestComparison = 30 * time.Minute
 
-func comparing(ctx context.Context) (context.Context, context.CancelFunc) {
+// Comparing is the context for comparing one attempt, for whoever does.
+func Comparing(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeoutCause(ctx, longestComparison, fmt.Errorf("comparing took more than %v", longestComparison))
 }
 
@@ -205,7 +207,7 @@ func (m *Member) differ(ctx context.Context, running *sync.WaitGroup, a *ledger.
 }
 
 func (m *Member) explain(ctx context.Context, a *ledger.Attempt) error {
-	ctx, cancel := comparing(ctx)
+	ctx, cancel := Comparing(ctx)
 	defer cancel()
 	if _, err := os.Stat(m.differencesPath(a.ID)); err == nil {
 		return nil // by an earlier run
